@@ -1,0 +1,154 @@
+package nftables
+
+import (
+	"maps"
+	"slices"
+
+	"github.com/ringwall/ringwall/core"
+	"github.com/ringwall/ringwall/drivers/nftables/internal/nft"
+)
+
+// enforced is a ruleset in force, with the indexes that let a change be
+// rendered without looking at the rest.
+type enforced struct {
+	ruleset     core.Ruleset
+	fingerprint core.Fingerprint
+	sides       sides
+	profiles    map[profile]int    // by how many NICs each is used
+	shared      map[sharedElem]int // likewise
+	oddPorts    int                // NICs on devices that are no VM ports by name
+}
+
+// sharedElem is an element that several NICs may bring (two routers with one
+// virtual MAC), and that goes with the last of them.
+type sharedElem struct {
+	table nft.TableID
+	set   string
+	key   nft.Key
+}
+
+func newEnforced(r core.Ruleset, f core.Fingerprint) *enforced {
+	e := &enforced{ruleset: r, fingerprint: f, sides: sides{}, profiles: map[profile]int{}, shared: map[sharedElem]int{}}
+	for name, g := range r.Groups {
+		e.sides.add(name, g)
+	}
+	definitions := defs(emptySets())
+	for _, n := range r.NICs {
+		e.count(definitions, n, 1)
+	}
+	return e
+}
+
+// count adds a NIC to the indexes, or takes it out.
+func (e *enforced) count(d defs, n core.NICPolicy, by int) {
+	for _, p := range e.sides.profilesOf(n) {
+		tally(e.profiles, p, by)
+	}
+	elems := elements{}
+	d.addNIC(elems, e.ruleset.Options, e.sides, n)
+	for id, sets := range elems {
+		if id == bridgeTable {
+			continue // keyed by device, so never shared
+		}
+		for set, m := range sets {
+			for key := range m {
+				tally(e.shared, sharedElem{id, set, key}, by)
+			}
+		}
+	}
+	if hasOddPort(e.ruleset.Options, n) {
+		e.oddPorts += by
+	}
+}
+
+func tally[K comparable](m map[K]int, k K, by int) {
+	if m[k] += by; m[k] <= 0 {
+		delete(m, k)
+	}
+}
+
+// scope is what a change touches.
+type scope struct {
+	nics     []core.NICKey
+	groups   []string
+	sets     map[string]core.SetDelta
+	profiles map[profile]bool
+}
+
+// advance gives the state after a delta, and what it touches. The receiver is
+// not changed.
+func (e *enforced) advance(d core.Delta) (*enforced, scope, error) {
+	ruleset, err := d.Apply(e.ruleset, e.fingerprint)
+	if err != nil {
+		return nil, scope{}, err
+	}
+	next := &enforced{
+		ruleset: ruleset, fingerprint: d.To, oddPorts: e.oddPorts,
+		sides: maps.Clone(e.sides), profiles: maps.Clone(e.profiles), shared: maps.Clone(e.shared),
+	}
+	sc := scope{sets: d.Sets, profiles: map[profile]bool{}}
+	shifted := map[string]bool{} // groups that gain or lose a chain
+	for name := range d.Groups {
+		sc.groups = append(sc.groups, name)
+		if g, ok := ruleset.Groups[name]; ok {
+			next.sides.add(name, g)
+		} else {
+			delete(next.sides, name)
+		}
+		if !maps.Equal(e.sides[name], next.sides[name]) {
+			shifted[name] = true
+		}
+	}
+	nics := map[core.NICKey]bool{}
+	for _, k := range d.Removed {
+		nics[k] = true
+	}
+	for _, n := range d.NICs {
+		nics[n.Key] = true
+	}
+	if len(shifted) > 0 {
+		for k, n := range ruleset.NICs {
+			if slices.ContainsFunc(n.Groups, func(g string) bool { return shifted[g] }) {
+				nics[k] = true
+			}
+		}
+	}
+	definitions := defs(emptySets())
+	for k := range nics {
+		sc.nics = append(sc.nics, k)
+		if n, ok := e.ruleset.NICs[k]; ok {
+			after := next.sides
+			next.sides = e.sides // it was counted with these
+			next.count(definitions, n, -1)
+			next.sides = after
+			for _, p := range e.sides.profilesOf(n) {
+				sc.profiles[p] = true
+			}
+		}
+		if n, ok := ruleset.NICs[k]; ok {
+			next.count(definitions, n, 1)
+			for _, p := range next.sides.profilesOf(n) {
+				sc.profiles[p] = true
+			}
+		}
+	}
+	return next, sc, nil
+}
+
+// keepShared puts back into after what a change would take away although an
+// untouched NIC still needs it.
+func (e *enforced) keepShared(before, after nft.State) {
+	for _, f := range families {
+		for name, s := range before[f.table].Sets {
+			target := after[f.table].Sets[name]
+			for key, v := range s.Elements {
+				if _, ok := target.Elements[key]; !ok && e.shared[sharedElem{f.table, name, key}] > 0 {
+					if target.Elements == nil {
+						target.Elements = map[nft.Key]nft.Value{}
+					}
+					target.Elements[key] = v
+				}
+			}
+		}
+	}
+}

@@ -1,0 +1,174 @@
+package nftables
+
+import (
+	"context"
+	"fmt"
+	"slices"
+
+	"github.com/ringwall/ringwall/core"
+	"github.com/ringwall/ringwall/drivers/internal/kernel/links"
+	"github.com/ringwall/ringwall/drivers/nftables/internal/nft"
+)
+
+// followLinks keeps what hangs on the host's links up to date: bridges and
+// their MACs and zones, ports of unmanaged bridges, the guard at each VM port,
+// and the netfilter switches of managed bridges.
+func (b *Backend) followLinks(ctx context.Context, changes <-chan links.Changes) {
+	for c := range changes {
+		if c.Lost != nil {
+			b.log.Warn("reports of link changes were lost for a while", "error", c.Lost)
+		}
+		b.mu.Lock()
+		b.links.Apply(c)
+		if b.enforced != nil {
+			if err := b.followTopology(ctx); err != nil {
+				b.log.Error("following the host's links failed; syncing anew", "error", err)
+				b.tell(core.Event{Kind: core.EventDrift, Object: "links: " + err.Error()})
+			}
+		}
+		b.mu.Unlock()
+	}
+}
+
+func (b *Backend) followTopology(ctx context.Context) error {
+	topo := topologyOf(b.links, b.enforced.ruleset.Options)
+	if err := b.repairSwitches(ctx, topo); err != nil {
+		return err
+	}
+	if topo.equal(b.topo) {
+		return nil
+	}
+	old := b.renderer()
+	next := renderer{b.settings.marks, topo}
+	if tx := nft.Diff(old.topologyPart(), next.topologyPart()); !tx.Empty() {
+		if err := b.send(ctx, tx); err != nil {
+			return err
+		}
+	}
+	b.topo = topo
+	b.guardPorts(ctx)
+	b.tell(core.Event{Kind: core.EventPorts, Object: "bridge ports"})
+	return nil
+}
+
+// switchNetfilterOn turns on the calls into netfilter of each managed bridge.
+// The host-wide switches are never touched: they open or close other bridges.
+func (b *Backend) switchNetfilterOn(ctx context.Context, t topology) error {
+	for name := range t.bridges {
+		if b.links.Bridges[name].NFCall == links.AllNFCall {
+			continue
+		}
+		if err := links.SetNFCall(ctx, links.Options{NetNS: b.fd()}, name, links.AllNFCall); err != nil {
+			return fmt.Errorf("switch netfilter on for bridge %s (is br_netfilter loaded? modprobe br_netfilter): %w", name, err)
+		}
+		l := b.links.Bridges[name]
+		l.NFCall = links.AllNFCall
+		b.links.Bridges[name] = l
+	}
+	return nil
+}
+
+// repairSwitches puts back what somebody has switched off. Until then the
+// bridge is closed, because nothing passes without conntrack's word.
+func (b *Backend) repairSwitches(ctx context.Context, t topology) error {
+	for name := range t.bridges {
+		if _, known := b.topo.bridges[name]; known && b.links.Bridges[name].NFCall != links.AllNFCall {
+			b.log.Warn("netfilter was switched off for a managed bridge; switching it on", "bridge", name)
+			defer b.tell(core.Event{Kind: core.EventRepaired, Object: "bridge " + name + ": netfilter was switched off"})
+		}
+	}
+	return b.switchNetfilterOn(ctx, t)
+}
+
+// guardPorts hooks the netdev chain to every VM port there is. It is no part of
+// the main transaction: a device that goes away meanwhile would void that. Until
+// it stands, the ip table drops what a port hands up.
+func (b *Backend) guardPorts(ctx context.Context) {
+	var devices []string
+	system := map[string]bool{}
+	for _, n := range b.enforced.ruleset.NICs {
+		for _, d := range n.Devices {
+			if n.Kind == core.SystemVM {
+				system[d] = true
+			} else if p, ok := b.links.Ports[d]; ok && !slices.Contains(b.topo.guarded, d) {
+				if _, managed := b.topo.bridges[p.Bridge]; managed {
+					devices = append(devices, d)
+				}
+			}
+		}
+	}
+	for _, d := range b.topo.guarded {
+		if !system[d] {
+			devices = append(devices, d)
+		}
+	}
+	slices.Sort(devices)
+	want := nft.State{}
+	if len(devices) > 0 {
+		want.Add(linkLocalGuard(devices))
+	}
+	have, _, err := b.conn.ReadState(ctx, netdevTable)
+	if err == nil {
+		if tx := nft.Diff(have, want); !tx.Empty() {
+			_, err = b.conn.Apply(ctx, tx)
+		}
+	}
+	if err != nil {
+		b.log.Debug("guarding the ports failed; trying again at the next change of links", "error", err)
+	}
+}
+
+// tell sends an event to whoever listens, and drops it for who is not reading:
+// the engine looks for itself from time to time.
+func (b *Backend) tell(e core.Event) {
+	for c := range b.events {
+		select {
+		case c <- e:
+		default:
+		}
+	}
+}
+
+// Events reports foreign changes of our tables and of the bridges' switches.
+func (b *Backend) Events(ctx context.Context) (<-chan core.Event, error) {
+	monitor, err := nft.NewMonitor(b.conn)
+	if err != nil {
+		return nil, err
+	}
+	events := make(chan core.Event, 64)
+	b.mu.Lock()
+	b.events[events] = true
+	b.mu.Unlock()
+	b.watching.Go(func() {
+		defer func() {
+			monitor.Close()
+			b.mu.Lock()
+			delete(b.events, events)
+			b.mu.Unlock()
+			close(events)
+		}()
+		for {
+			e, err := monitor.Next(ctx)
+			if err != nil {
+				return
+			}
+			b.mu.Lock()
+			b.foreign(e)
+			b.mu.Unlock()
+		}
+	})
+	return events, nil
+}
+
+func (b *Backend) foreign(e nft.Event) {
+	if e.Overrun {
+		b.tell(core.Event{Kind: core.EventLost, Object: "nftables"})
+		return
+	}
+	for _, t := range e.Tables {
+		if t.Name == TableName {
+			b.tell(core.Event{Kind: core.EventDrift, Object: "table " + t.String(), By: fmt.Sprintf("%s[%d]", e.Process, e.PID)})
+			return
+		}
+	}
+}

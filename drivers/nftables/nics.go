@@ -1,0 +1,170 @@
+package nftables
+
+import (
+	"net/netip"
+	"slices"
+
+	"github.com/ringwall/ringwall/core"
+	"github.com/ringwall/ringwall/drivers/nftables/internal/nft"
+)
+
+// elements collects what goes into shared sets: by table, set and key.
+type elements map[nft.TableID]map[string]map[nft.Key]nft.Value
+
+// add puts an element into a set of a table. set is the definition, which
+// knows how to build the key.
+func (e elements) add(t nft.TableID, set *nft.Set, v nft.Value, fields ...nft.Field) {
+	sets := e[t]
+	if sets == nil {
+		sets = map[string]map[nft.Key]nft.Value{}
+		e[t] = sets
+	}
+	m := sets[set.Name]
+	if m == nil {
+		m = map[nft.Key]nft.Value{}
+		sets[set.Name] = m
+	}
+	m[set.MakeKey(fields...)] = v
+}
+
+// identity is one (MAC, prefix) that a NIC may speak with.
+type identity struct {
+	mac    core.MAC
+	prefix netip.Prefix
+	own    bool // an own address, not a pair's
+}
+
+// identities lists what a checked NIC may speak with, prefixes that lie within
+// others left out: overlapping elements of an interval set hang on the order of
+// insertion.
+func identities(n core.NICPolicy) []identity {
+	var all []identity
+	for _, a := range n.Addresses {
+		all = append(all, identity{n.Key.MAC, netip.PrefixFrom(a, a.BitLen()), true})
+	}
+	for _, p := range n.Pairs {
+		mac := p.MAC
+		if mac == (core.MAC{}) {
+			mac = n.Key.MAC
+		}
+		all = append(all, identity{mac, p.Prefix.Masked(), false})
+	}
+	if hasFamily(n, core.IPv6) {
+		macs := []core.MAC{n.Key.MAC}
+		for _, id := range all {
+			if id.prefix.Addr().Is6() && !slices.Contains(macs, id.mac) {
+				macs = append(macs, id.mac)
+			}
+		}
+		for i, m := range macs {
+			ll := m.LinkLocal()
+			all = append(all, identity{m, netip.PrefixFrom(ll, 128), i == 0})
+		}
+	}
+	return slices.DeleteFunc(slices.Clone(all), func(id identity) bool {
+		return slices.ContainsFunc(all, func(o identity) bool {
+			return o.mac == id.mac && !o.prefix.IsSingleIP() && o.prefix != id.prefix &&
+				o.prefix.Bits() < id.prefix.Bits() && o.prefix.Contains(id.prefix.Addr()) && !id.prefix.IsSingleIP()
+		})
+	})
+}
+
+// hasFamily says whether a NIC has an address or a pair in a family.
+func hasFamily(n core.NICPolicy, f core.Family) bool {
+	return slices.ContainsFunc(n.Addresses, func(a netip.Addr) bool { return core.FamilyOf(a) == f }) ||
+		slices.ContainsFunc(n.Pairs, func(p core.AddressPair) bool { return core.FamilyOf(p.Prefix.Addr()) == f })
+}
+
+// defs finds set definitions by name.
+type defs map[nft.TableID]*nft.Table
+
+func (d defs) set(t nft.TableID, name string) *nft.Set { return d[t].Sets[name] }
+
+// addNIC puts everything into e that the sets hold for a NIC.
+func (d defs) addNIC(e elements, o core.Options, has sides, n core.NICPolicy) {
+	if n.Bridge != "" && !o.ManagesBridge(n.Bridge) {
+		return // its ports are none of our business
+	}
+	bridge := func(set string, v nft.Value, fields ...nft.Field) {
+		e.add(bridgeTable, d.set(bridgeTable, set), v, fields...)
+	}
+	none := nft.Value{}
+	for _, device := range n.Devices {
+		dev := nft.IfName(device)
+		bridge("nics", none, dev)
+		if !o.IsVMPort(device) {
+			bridge("odd-ports", none, dev)
+		}
+		if n.Kind == core.SystemVM {
+			bridge("system", none, dev)
+			continue
+		}
+		for _, f := range families {
+			e.add(f.table, d.set(f.table, "entry"), nft.Goto("not-bridged"), dev)
+		}
+		mac := nft.MAC(n.Key.MAC[:])
+		bridge("own-mac", none, dev, mac)
+		bridge("macs", none, dev, mac)
+		bridge("rarp", none, dev, mac, mac, mac)
+		for _, f := range core.Families {
+			for _, dir := range []core.Direction{core.Ingress, core.Egress} {
+				bridge(verdictMap(dir, f), nft.Goto(has.profileOf(n, dir, f).chain()), dev)
+			}
+		}
+		if n.SpoofingAllowed {
+			bridge("open", none, dev)
+			continue
+		}
+		if !hasFamily(n, core.IPv4) {
+			bridge("bare4", none, dev)
+		}
+		ll := n.Key.MAC.LinkLocal()
+		bridge("dad6", none, dev, mac, nft.Addr(core.SolicitedNode(ll)), nft.Addr(ll))
+		if !hasFamily(n, core.IPv6) {
+			bridge("bare6", none, dev)
+			bridge("link-local6", none, dev, mac, nft.Addr(ll))
+			bridge("nd6", none, dev, nft.Addr(ll))
+		}
+		for _, id := range identities(n) {
+			d.addIdentity(e, n, dev, id)
+		}
+	}
+}
+
+func (d defs) addIdentity(e elements, n core.NICPolicy, dev nft.Field, id identity) {
+	none := nft.Value{}
+	mac := nft.MAC(id.mac[:])
+	suffix, addr := "", nft.Addr(id.prefix.Addr())
+	if !id.prefix.IsSingleIP() {
+		suffix, addr = "-prefix", nft.Prefix(id.prefix)
+	}
+	bridge := func(set string, fields ...nft.Field) {
+		e.add(bridgeTable, d.set(bridgeTable, set), none, fields...)
+	}
+	f := familyOf(core.FamilyOf(id.prefix.Addr()))
+	bridge("macs", dev, mac)
+	if f.Family == core.IPv4 {
+		bridge("src4"+suffix, dev, mac, addr)
+		bridge("arp"+suffix, dev, mac, mac, addr)
+	} else {
+		bridge("src6"+suffix, dev, mac, addr)
+		bridge("nd6"+suffix, dev, addr)
+		if id.own {
+			bridge("dad6", dev, mac, nft.Addr(core.SolicitedNode(id.prefix.Addr())), addr)
+		}
+	}
+	// Who may speak of a flow: see the chain "related".
+	e.add(f.table, d.set(f.table, "checked"), none, mac)
+	e.add(f.table, d.set(f.table, "owner"+suffix), none, nft.IfName(n.Bridge), mac, addr)
+}
+
+func verdictMap(dir core.Direction, f core.Family) string {
+	side := "in"
+	if dir == core.Egress {
+		side = "out"
+	}
+	if f == core.IPv4 {
+		return side + "4"
+	}
+	return side + "6"
+}

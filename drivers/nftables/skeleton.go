@@ -1,0 +1,222 @@
+package nftables
+
+import (
+	"github.com/google/nftables/expr"
+
+	"github.com/ringwall/ringwall/core"
+	"github.com/ringwall/ringwall/drivers/nftables/internal/nft"
+)
+
+// TableName is the name of all our tables, in the families bridge, ip, ip6 and
+// netdev. Whatever bears it is ours.
+const TableName = "ringwall"
+
+var (
+	bridgeTable = nft.TableID{Family: nft.Bridge, Name: TableName}
+	ip4Table    = nft.TableID{Family: nft.IPv4, Name: TableName}
+	ip6Table    = nft.TableID{Family: nft.IPv6, Name: TableName}
+	netdevTable = nft.TableID{Family: nft.NetDev, Name: TableName}
+)
+
+// Hook priorities. br_netfilter hands frames to the ip hooks at priority 0 of
+// bridge prerouting, so that -300 is before and 10 is after all of them.
+const (
+	priorityFirst = -300 // bridge prerouting: raw frames, fragments too
+	priorityZone  = -450 // ip prerouting: before defragmentation (-400), or two bridges' fragments merge
+	priorityStamp = -140 // ip prerouting: after conntrack (-200) and whatever mangle (-150) does to the mark
+	priorityRoute = -1   // ip forward
+	priorityLast  = 10   // bridge prerouting: defragmented, with conntrack's word
+)
+
+// skeleton is what stands whatever the policies are: base chains, guards and
+// the definitions of the shared sets. It depends on options alone.
+type skeleton struct {
+	options core.Options
+	marks   marks
+	// oddPorts: some NIC's device is no VM port by its name, so that the
+	// dispatch must look names up as well.
+	oddPorts bool
+}
+
+// toVMPort gives the rules that send frames of VM ports to chain. Names that
+// patterns cover cost a compare of bytes; only odd ones cost a look-up.
+func (s skeleton) toVMPort(device operand, chain string) []nft.Rule {
+	var rules []nft.Rule
+	if s.oddPorts {
+		rules = append(rules, rule(in("odd-ports", device), goTo(chain)))
+	}
+	if len(s.options.Uplinks) > 0 {
+		for _, p := range s.options.Uplinks {
+			rules = append(rules, rule(name(device, p), goTo("uplink")))
+		}
+		return append(rules, rule(goTo(chain)))
+	}
+	for _, p := range s.options.VMPorts {
+		rules = append(rules, rule(name(device, p), goTo(chain)))
+	}
+	return rules
+}
+
+// bridge builds the bridge table without policies.
+func (s skeleton) bridge() *nft.Table {
+	t := nft.NewTable(bridgeTable.Family, bridgeTable.Name)
+	for _, set := range bridgeSets() {
+		t.AddSet(set)
+	}
+	for d, reasons := range countedReasons {
+		for _, r := range reasons {
+			t.AddSet(newCounterSet(counterSet(d, r)))
+		}
+	}
+	for _, c := range (denial{s.options.CountOnly}).chains() {
+		t.AddChain(c)
+	}
+	for _, c := range s.sourceChains() {
+		t.AddChain(c)
+	}
+	for _, c := range s.egressChains() {
+		t.AddChain(c)
+	}
+	for _, c := range s.ingressChains() {
+		t.AddChain(c)
+	}
+
+	t.AddChain(&nft.Chain{Name: "prerouting-first", Base: filter(nft.Prerouting, priorityFirst),
+		Rules: append(append([]nft.Rule{rule(s.marks.set(wordNone))}, s.toVMPort(inName, "source")...), rule(accept()))})
+	t.AddChain(&nft.Chain{Name: "prerouting-last", Base: filter(nft.Prerouting, priorityLast),
+		Rules: append([]nft.Rule{rule(s.marks.is(wordEst), accept())}, s.toVMPort(inName, "egress")...)})
+	t.AddChain(&nft.Chain{Name: "postrouting", Base: filter(nft.Postrouting, 0), Rules: s.toVMPort(outName, "ingress")})
+	// What goes up to the host, to be routed perhaps, leaves our bits behind:
+	// the host's own rules by mark are not disturbed, and what comes down again
+	// without a word is the host's own.
+	t.AddChain(&nft.Chain{Name: "input", Base: filter(nft.Input, 0),
+		Rules: []nft.Rule{rule(s.marks.isNot(wordNone), s.marks.set(wordNone))}})
+	t.AddChain(&nft.Chain{Name: "output", Base: filter(nft.Output, 0),
+		Rules: []nft.Rule{rule(s.marks.is(wordNone), s.marks.set(wordHost))}})
+	t.AddChain(&nft.Chain{Name: "uplink", Rules: []nft.Rule{rule(accept())}})
+	return t
+}
+
+// bridgeSets defines the shared sets; NICs fill them.
+func bridgeSets() []*nft.Set {
+	dev, mac, ip4, ip6 := nft.TypeIfName, nft.TypeEtherAddr, nft.TypeIPv4, nft.TypeIPv6
+	set := func(name string, key ...nft.DataType) *nft.Set { return &nft.Set{Name: name, Key: key} }
+	ranges := func(name string, key ...nft.DataType) *nft.Set { return &nft.Set{Name: name, Key: key, Interval: true} }
+	verdicts := func(name string) *nft.Set {
+		return &nft.Set{Name: name, Key: nft.Types(dev), Data: nft.TypeVerdict}
+	}
+	return []*nft.Set{
+		set("nics", dev), set("system", dev), set("open", dev), set("bare4", dev), set("bare6", dev),
+		set("odd-ports", dev), set("unmanaged", dev),
+		set("own-mac", dev, mac), set("macs", dev, mac),
+		set("src4", dev, mac, ip4), set("src6", dev, mac, ip6), set("link-local6", dev, mac, ip6),
+		ranges("src4-prefix", dev, mac, ip4), ranges("src6-prefix", dev, mac, ip6),
+		set("arp", dev, mac, mac, ip4), ranges("arp-prefix", dev, mac, mac, ip4),
+		set("rarp", dev, mac, mac, mac),
+		set("dad6", dev, mac, ip6, ip6), set("nd6", dev, ip6), ranges("nd6-prefix", dev, ip6),
+		verdicts("out4"), verdicts("out6"), verdicts("in4"), verdicts("in6"),
+	}
+}
+
+// family is what differs between the ip and the ip6 table.
+type family struct {
+	core.Family
+	table    nft.TableID
+	addr     nft.DataType
+	src, dst operand
+	// of the original direction of a flow
+	ctSrc, ctDst operand
+	etherType    uint16
+}
+
+var (
+	fam4 = family{core.IPv4, ip4Table, nft.TypeIPv4, ip4Src, ip4Dst,
+		ctTuple(expr.CtKeySRC, 4), ctTuple(expr.CtKeyDST, 4), typeIPv4}
+	fam6 = family{core.IPv6, ip6Table, nft.TypeIPv6, ip6Src, ip6Dst,
+		ctTuple(expr.CtKeySRC, 16), ctTuple(expr.CtKeyDST, 16), typeIPv6}
+	families = []family{fam4, fam6}
+)
+
+func familyOf(f core.Family) family {
+	if f == core.IPv4 {
+		return fam4
+	}
+	return fam6
+}
+
+// ip builds the ip or ip6 table: the zone, and the stamp with conntrack's word.
+func (s skeleton) ip(f family) *nft.Table {
+	t := nft.NewTable(f.table.Family, f.table.Name)
+	for _, set := range ipSets(f) {
+		t.AddSet(set)
+	}
+	t.AddSet(stateMap())
+
+	t.AddChain(&nft.Chain{Name: "zone", Base: filter(nft.Prerouting, priorityZone),
+		Rules: []nft.Rule{rule(dispatch("entry", inName))}})
+	// Frames to 01:80:c2:00:00:0X go up on the port itself and meet no bridge
+	// hook; the netdev chain drops them, this one until that is in place.
+	t.AddChain(&nft.Chain{Name: "not-bridged", Rules: []nft.Rule{rule(drop())}})
+
+	t.AddChain(&nft.Chain{Name: "stamp", Base: filter(nft.Prerouting, priorityStamp),
+		Rules: []nft.Rule{rule(in("bridges", inName), dispatch("states", ctState))}})
+	t.AddChain(&nft.Chain{Name: "new", Rules: []nft.Rule{rule(s.marks.set(wordNew))}})
+	t.AddChain(&nft.Chain{Name: "invalid", Rules: []nft.Rule{rule(s.marks.set(wordInvalid))}})
+	t.AddChain(&nft.Chain{Name: "established", Rules: []nft.Rule{
+		rule(s.marks.isRevoked(), goTo("revoked")),
+		rule(s.marks.set(wordEst)),
+	}})
+	t.AddChain(&nft.Chain{Name: "revoked", Rules: []nft.Rule{rule(s.marks.set(wordRevoked))}})
+	t.AddChain(&nft.Chain{Name: "related", Rules: []nft.Rule{
+		rule(s.marks.isRevoked(), goTo("revoked")),
+		rule(notIn("checked", etherSrc), goTo("established")),
+		rule(in("owner", inName, etherSrc, f.ctSrc), goTo("established")),
+		rule(in("owner", inName, etherSrc, f.ctDst), goTo("established")),
+		rule(in("owner-prefix", inName, etherSrc, f.ctSrc), goTo("established")),
+		rule(in("owner-prefix", inName, etherSrc, f.ctDst), goTo("established")),
+		rule(s.marks.set(wordAlien)),
+	}})
+
+	// br_netfilter shows bridged frames to ip forward too: those come from a
+	// managed bridge and carry a word. The others are routed.
+	var routed []nft.Rule
+	for _, p := range s.options.Bridges {
+		routed = append(routed, rule(name(inName, p), s.marks.isNot(wordNone), accept()))
+	}
+	routed = append(routed, rule(in("bridges", outName), dispatch("states", ctState)))
+	t.AddChain(&nft.Chain{Name: "routed", Base: filter(nft.Forward, priorityRoute), Rules: routed})
+	return t
+}
+
+// ipSets defines the sets of the ip or ip6 table that links and NICs fill.
+func ipSets(f family) []*nft.Set {
+	dev, mac := nft.TypeIfName, nft.TypeEtherAddr
+	return []*nft.Set{
+		{Name: "entry", Key: nft.Types(dev), Data: nft.TypeVerdict},
+		{Name: "bridges", Key: nft.Types(dev)},
+		{Name: "checked", Key: nft.Types(mac)},
+		{Name: "owner", Key: nft.Types(dev, mac, f.addr)},
+		{Name: "owner-prefix", Key: nft.Types(dev, mac, f.addr), Interval: true},
+	}
+}
+
+// emptySets are tables with just the sets that links and NICs fill.
+func emptySets() nft.State {
+	bridge := nft.NewTable(bridgeTable.Family, TableName)
+	for _, s := range bridgeSets() {
+		bridge.AddSet(s)
+	}
+	tables := nft.State{}.Add(bridge)
+	for _, f := range families {
+		t := nft.NewTable(f.table.Family, TableName)
+		for _, s := range ipSets(f) {
+			t.AddSet(s)
+		}
+		tables.Add(t)
+	}
+	return tables
+}
+
+func filter(hook nft.Hook, priority int32) *nft.Base {
+	return &nft.Base{Type: nft.TypeFilter, Hook: hook, Priority: priority, Policy: nft.Accept}
+}
