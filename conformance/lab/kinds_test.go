@@ -27,9 +27,10 @@ func kinds(a, b *lab.Port) []kind {
 	E, Q, V4, V6 := layers.LayerTypeEthernet, layers.LayerTypeDot1Q, layers.LayerTypeIPv4, layers.LayerTypeIPv6
 	U, T, S, A := layers.LayerTypeUDP, layers.LayerTypeTCP, layers.LayerTypeSCTP, layers.LayerTypeARP
 	I4, I6, P := layers.LayerTypeICMPv4, layers.LayerTypeICMPv6, gopacket.LayerTypePayload
+	unknown := gopacket.LayerTypeDecodeFailure // an EtherType that the parser does not know
 	is := func(ls ...gopacket.LayerType) []gopacket.LayerType { return ls }
 
-	udp4, udp6 := v4.UDP(1000, 53, "x"), v6.UDP(1000, 53, "x")
+	udp4, udp6 := v4.UDP(4001, 4002, "x"), v6.UDP(4001, 4002, "x")
 	long4, long6 := v4.UDP(1, 2, strings.Repeat("l", 64)), v6.UDP(1, 2, strings.Repeat("l", 64))
 	return []kind{
 		{"udp4", udp4, is(E, V4, U)},
@@ -57,28 +58,28 @@ func kinds(a, b *lab.Port) []kind {
 		{"tag by layers", frame.Build(v4.Ethernet(), frame.VLAN{ID: 9}, v4.IP(), frame.UDP{SrcPort: 1, DstPort: 9}, frame.Payload("x")), is(E, Q, V4, U)},
 		{"pppoe4", frame.Build(v4.Ethernet(), frame.PPPoE{Session: 1}, v4.IP(), frame.UDP{SrcPort: 1, DstPort: 2}), is(E, layers.LayerTypePPPoE, layers.LayerTypePPP, V4, U)},
 		{"pppoe6", frame.Build(v6.Ethernet(), frame.PPPoE{Session: 1}, v6.IP(), frame.UDP{SrcPort: 1, DstPort: 2}), is(E, layers.LayerTypePPPoE, layers.LayerTypePPP, V6, U)},
-		{"other ethertype", frame.Build(frame.Ethernet{Src: a.MAC(), Dst: b.MAC(), Type: 0x88b6}, frame.Payload("x")), is(E)},
-		{"llc", frame.Build(v4.Ethernet(), frame.LLC{DSAP: 0xaa, SSAP: 0xaa, Control: 3}, frame.Payload("\x00\x00\x00\x08\x00abc")), is(E, layers.LayerTypeLLC, layers.LayerTypeSNAP)},
+		{"other ethertype", frame.Build(frame.Ethernet{Src: a.MAC(), Dst: b.MAC(), Type: 0x88b6}, frame.Payload("x")), is(E, unknown)},
+		{"llc", frame.Build(v4.Ethernet(), frame.LLC{DSAP: 0xaa, SSAP: 0xaa, Control: 3}, frame.Payload("\x00\x00\x00\x88\xb5abc")), is(E, layers.LayerTypeLLC, layers.LayerTypeSNAP, unknown)},
 		{"bpdu", frame.BPDU(a.MAC()), is(E, layers.LayerTypeLLC, layers.LayerTypeSTP)},
-		{"lldp", frame.LLDP(a.MAC()), is(E, layers.LayerTypeLinkLayerDiscovery)},
+		{"lldp", frame.LLDP(a.MAC()), is(E, layers.LayerTypeLinkLayerDiscovery, layers.LayerTypeLinkLayerDiscoveryInfo)},
 
 		{"arp request", frame.ARPRequest(a.MAC(), v4.Src, v4.Dst), is(E, A)},
 		{"arp reply", v4.ARPReply(), is(E, A)},
 		{"arp probe", frame.ARPProbe(a.MAC(), v4.Src), is(E, A)},
 		{"gratuitous arp", frame.GratuitousARP(a.MAC(), v4.Src), is(E, A)},
 		{"gratuitous arp reply", frame.GratuitousARPReply(a.MAC(), v4.Src), is(E, A)},
-		{"rarp announcement", frame.RARPAnnouncement(a.MAC()), is(E)},
+		{"rarp announcement", frame.RARPAnnouncement(a.MAC()), is(E, unknown)},
 
 		{"ip options", frame.Build(v4.Ethernet(), frame.IPv4{Src: v4.Src, Dst: v4.Dst, Options: []byte{0x94, 4, 0, 0}}, frame.UDP{SrcPort: 1, DstPort: 3}, frame.Payload("x")), is(E, V4, U)},
 		{"first fragment4", long4.Fragments(40, 9)[0], is(E, V4, gopacket.LayerTypeFragment)},
 		{"last fragment4", long4.Fragments(40, 9)[1], is(E, V4, gopacket.LayerTypeFragment)},
 		{"overlapping fragment4", long4.Fragment(32, 40, false, 9), is(E, V4, gopacket.LayerTypeFragment)},
-		{"first fragment6", long6.Fragments(40, 9)[0], is(E, V6, layers.LayerTypeIPv6Fragment)},
-		{"last fragment6", long6.Fragments(40, 9)[1], is(E, V6, layers.LayerTypeIPv6Fragment)},
+		{"first fragment6", long6.Fragments(40, 9)[0], is(E, V6, layers.LayerTypeIPv6Fragment, gopacket.LayerTypeFragment)},
+		{"last fragment6", long6.Fragments(40, 9)[1], is(E, V6, layers.LayerTypeIPv6Fragment, gopacket.LayerTypeFragment)},
 		{"hop-by-hop", v6.Packet(frame.HopByHop{}, frame.UDP{SrcPort: 1, DstPort: 4}, frame.Payload("x")), is(E, V6, layers.LayerTypeIPv6HopByHop, U)},
 		{"destination options", v6.Packet(frame.DestinationOptions{}, frame.UDP{SrcPort: 1, DstPort: 5}), is(E, V6, layers.LayerTypeIPv6Destination, U)},
 		{"routing header", v6.Packet(frame.Routing{Type: 4, Addresses: []netip.Addr{v6.Dst}}, frame.UDP{SrcPort: 1, DstPort: 6}), is(E, V6, layers.LayerTypeIPv6Routing, U)},
-		{"fragment header by layers", v6.Packet(frame.DestinationOptions{}, frame.Fragment{ID: 3}, frame.UDP{SrcPort: 1, DstPort: 7}), is(E, V6, layers.LayerTypeIPv6Destination, layers.LayerTypeIPv6Fragment)},
+		{"fragment header by layers", v6.Packet(frame.DestinationOptions{}, frame.Fragment{ID: 3}, frame.UDP{SrcPort: 1, DstPort: 7}), is(E, V6, layers.LayerTypeIPv6Destination, layers.LayerTypeIPv6Fragment, gopacket.LayerTypeFragment)},
 
 		{"ns", frame.Solicit(a.MAC(), v6.Src, v6.Dst), is(E, V6, I6, layers.LayerTypeICMPv6NeighborSolicitation)},
 		{"dad", frame.DADSolicitation(a.MAC(), v6.Src), is(E, V6, I6, layers.LayerTypeICMPv6NeighborSolicitation)},
@@ -87,7 +88,7 @@ func kinds(a, b *lab.Port) []kind {
 		{"rs", frame.Multicast(a.MAC(), local.Src, frame.AllRouters).Packet(frame.RS{LinkLayer: a.MAC()}), is(E, V6, I6, layers.LayerTypeICMPv6RouterSolicitation)},
 		{"ra", frame.Multicast(a.MAC(), local.Src, frame.AllNodes).Packet(ra(a)), is(E, V6, I6, layers.LayerTypeICMPv6RouterAdvertisement)},
 		{"ra behind options", frame.Multicast(a.MAC(), local.Src, frame.AllNodes).Packet(frame.DestinationOptions{}, ra(a)), is(E, V6, layers.LayerTypeIPv6Destination, I6, layers.LayerTypeICMPv6RouterAdvertisement)},
-		{"ra, last fragment", frame.Multicast(a.MAC(), local.Src, frame.AllNodes).Packet(frame.DestinationOptions{}, ra(a)).Fragments(8, 4)[1], is(E, V6, layers.LayerTypeIPv6Fragment)},
+		{"ra, last fragment", frame.Multicast(a.MAC(), local.Src, frame.AllNodes).Packet(frame.DestinationOptions{}, ra(a)).Fragments(8, 4)[1], is(E, V6, layers.LayerTypeIPv6Fragment, gopacket.LayerTypeFragment)},
 		{"redirect", local.Packet(frame.Redirect{Target: local.Src, Destination: v6.Src, LinkLayer: a.MAC()}), is(E, V6, I6, layers.LayerTypeICMPv6Redirect)},
 		{"mldv2 report", frame.JoinGroup(a.MAC(), local.Src, netip.MustParseAddr("ff05::5")), is(E, V6, layers.LayerTypeIPv6HopByHop, I6, layers.LayerTypeMLDv2MulticastListenerReport)},
 		{"mldv1 report", frame.Multicast(a.MAC(), local.Src, netip.MustParseAddr("ff05::6")).Packet(frame.RouterAlert, frame.MLDv1{Type: 131, Group: netip.MustParseAddr("ff05::6")}), is(E, V6, layers.LayerTypeIPv6HopByHop, I6, layers.LayerTypeMLDv1MulticastListenerReport)},

@@ -156,9 +156,9 @@ func (l *Loaded) verify(known Known) error {
 	fail := func(key, value, reason string) {
 		errs = append(errs, l.at(key, &core.FieldError{Path: key, Value: value, Reason: reason}))
 	}
-	for key, path := range map[string]string{"state": l.State, "socket.path": l.Socket.Path} {
-		if !filepath.IsAbs(path) {
-			fail(key, path, "not an absolute path")
+	for _, p := range [][2]string{{"state", l.State}, {"socket.path", l.Socket.Path}} {
+		if !filepath.IsAbs(p[1]) {
+			fail(p[0], p[1], "not an absolute path")
 		}
 	}
 	// sun_path of Linux's sockaddr_un holds 108 bytes with the NUL.

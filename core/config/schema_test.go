@@ -110,3 +110,28 @@ func table(keys []Key) string {
 	}
 	return b.String()
 }
+
+// TestPageExample: the file that the page shows has no mistake.
+func TestPageExample(t *testing.T) {
+	text, err := os.ReadFile(page)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, rest, _ := strings.Cut(string(text), "```yaml\n")
+	example, _, found := strings.Cut(rest, "```")
+	if !found {
+		t.Fatal("no example")
+	}
+	classes, err := Check(write(t, map[string]string{"config.yaml": example}), known())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(classes) != 5 {
+		t.Errorf("%d classes of hosts: %+v", len(classes), classes)
+	}
+	for _, c := range classes {
+		if len(c.Errors) > 0 || len(c.Warnings) > 0 {
+			t.Errorf("%s %s: %v %v", c.Cluster, c.Host, c.Errors, c.Warnings)
+		}
+	}
+}

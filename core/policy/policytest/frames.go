@@ -136,8 +136,10 @@ func (w World) frame(t *rapid.T, from, to policy.Port) policy.Frame {
 		f = w.control(t, from, to)
 	case 3:
 		f = w.oddity(t, from)
-	default:
+	case 4, 5:
 		f = w.packet(t, from, to)
+	default:
+		f = w.aimed(t, from, to)
 	}
 	if rapid.IntRange(0, 19).Draw(t, "tagged") == 0 {
 		f = f.Tagged(rapid.SampledFrom([]uint16{0, 1, 100}).Draw(t, "vid"))

@@ -77,6 +77,9 @@ func (s Shape) nic(t *rapid.T, bridge, place int, groups []string) core.NIC {
 		}
 	}
 	nic.Groups = rapid.SliceOfNDistinct(rapid.SampledFrom(groups), 0, 2, rapid.ID[string]).Draw(t, "groups")
+	if len(nic.Groups) == 0 && rapid.Bool().Draw(t, "a group after all") {
+		nic.Groups = groups[:1:1]
+	}
 	nic.SpoofingAllowed = s.can(core.FeatureNoAntiSpoof) && rapid.IntRange(0, 7).Draw(t, "spoofing") == 0
 	return nic
 }

@@ -40,7 +40,7 @@ type program struct {
 	err    error // of Wait; read it after done
 }
 
-// newProgram prepares path to be run in a session of its own, with nothing but
+// newProgram prepares path to be run in a process group of its own, with nothing but
 // the variables given.
 func newProgram(path string, env []string, socketDir string, logs *Logs) *program {
 	p := &program{

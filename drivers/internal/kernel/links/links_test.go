@@ -302,7 +302,6 @@ func BenchmarkPortReported(b *testing.B) {
 	if err != nil {
 		b.Fatal(err)
 	}
-	<-ch
 	ns.Do(func() error {
 		h, err := netlink.NewHandle()
 		if err != nil {
@@ -317,16 +316,25 @@ func BenchmarkPortReported(b *testing.B) {
 		if err := h.LinkAdd(veth); err != nil {
 			return err
 		}
+		var now links.Snapshot
+		until := func(there bool) {
+			for {
+				if _, ok := now.Ports["vnet0"]; ok == there {
+					return
+				}
+				now.Apply(<-ch)
+			}
+		}
 		for b.Loop() {
 			if err := h.LinkSetMaster(veth, br); err != nil {
 				return err
 			}
-			<-ch
+			until(true)
 			b.StopTimer()
 			if err := h.LinkSetNoMaster(veth); err != nil {
 				return err
 			}
-			<-ch
+			until(false)
 			b.StartTimer()
 		}
 		return nil

@@ -176,22 +176,13 @@ func (s *sock) exchange(ctx context.Context, tx *Tx) (Errors, error) {
 	base := s.seq + 1
 	s.seq += uint32(len(tx.msgs)) + 2
 	batch := tx.encode(base)
-	if err := s.sizeBuffers(len(batch)); err != nil {
-		return nil, fmt.Errorf("%w: make room for %d bytes: %w", errNotSent, len(batch), err)
+	if err := s.c.SetReadBuffer(answerBuffer); err != nil {
+		return nil, fmt.Errorf("%w: %w", errNotSent, err)
 	}
-	if err := s.send(ctx, batch); err != nil {
+	if err := s.send(batch); err != nil {
 		return nil, fmt.Errorf("send batch of %d bytes: %w", len(batch), err)
 	}
 	return s.verdict(ctx, tx, base)
-}
-
-// sizeBuffers makes the batch fit into one call, and the refusals of many
-// messages into the answer.
-func (s *sock) sizeBuffers(batch int) error {
-	if err := s.c.SetWriteBuffer(batch + 1<<16); err != nil {
-		return err
-	}
-	return s.c.SetReadBuffer(answerBuffer)
 }
 
 // answerBuffer holds a few thousand refusals; a success needs room for one.
@@ -201,10 +192,9 @@ const answerBuffer = 4 << 20
 func (s *sock) verdict(ctx context.Context, tx *Tx, base uint32) (Errors, error) {
 	var refused Errors
 	last := base + uint32(len(tx.msgs))
-	buf := make([]byte, receiveBuffer)
 	var lost error
 	for {
-		rest, err := s.answer(ctx, buf, lost != nil)
+		rest, err := s.answer(ctx, lost != nil)
 		switch {
 		case errors.Is(err, syscall.ENOBUFS):
 			// Told before what did fit into the buffer; the acknowledgement of
@@ -251,11 +241,11 @@ func (s *sock) verdict(ctx context.Context, tx *Tx, base uint32) (Errors, error)
 
 // answer reads a datagram of the kernel's answer to a batch. After a loss all
 // that is left of it is in the buffer already.
-func (s *sock) answer(ctx context.Context, buf []byte, afterLoss bool) ([]byte, error) {
+func (s *sock) answer(ctx context.Context, afterLoss bool) ([]byte, error) {
 	if afterLoss {
-		return s.receiveNow(buf)
+		return s.receiveNow()
 	}
-	return s.receive(ctx, buf)
+	return s.receive(ctx)
 }
 
 // outcome decides, after an answer was lost, whether the batch is in force. It

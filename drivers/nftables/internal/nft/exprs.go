@@ -141,14 +141,21 @@ func register(b *buffer, isSource bool, source, dest uint16, reg uint32) {
 	}
 }
 
-// isDirected tells whether a conntrack key takes a direction.
+// isDirected tells whether a conntrack key needs a direction; the kernel refuses
+// it for most others.
 func isDirected(k expr.CtKey) bool {
 	switch k {
-	case expr.CtKeySTATE, expr.CtKeyMARK, expr.CtKeySTATUS, expr.CtKeyLABELS, expr.CtKeyZONE:
-		return false
+	case expr.CtKeySRC, expr.CtKeyDST, expr.CtKeyPROTOSRC, expr.CtKeyPROTODST:
+		return true
 	}
-	return true
+	return k >= ctKeySrcIP && k <= ctKeyDstIP6
 }
+
+// The keys of addresses by family, which expr does not name (kernel 4.17).
+const (
+	ctKeySrcIP  expr.CtKey = 19 // NFT_CT_SRC_IP
+	ctKeyDstIP6 expr.CtKey = 22 // NFT_CT_DST_IP6
+)
 
 func marshalExpr(b *buffer, family Family, e expr.Any) error {
 	enc, err := expr.Marshal(byte(family), e)

@@ -21,7 +21,6 @@ func TestEncodingAgreesWithLibrary(t *testing.T) {
 	exprs = append(exprs,
 		&expr.Dynset{SrcRegKey: reg1, SrcRegData: unix.NFT_REG_2, SetName: "s", Operation: unix.NFT_DYNSET_OP_UPDATE, Timeout: time.Minute, Invert: true},
 		&expr.Lookup{SourceRegister: reg1, SetName: "s", Invert: true},
-		&expr.Ct{Key: expr.CtKeySRC, Register: reg1, Direction: 1},
 		&expr.Ct{Key: expr.CtKeyDIRECTION, Register: reg1},
 		&expr.Payload{OperationType: expr.PayloadWrite, SourceRegister: reg1, Base: expr.PayloadBaseNetworkHeader, Offset: 8, Len: 1, CsumType: expr.CsumTypeInet, CsumOffset: 10},
 		verdict(expr.VerdictGoto, "c"), verdict(expr.VerdictReturn, ""),
@@ -114,7 +113,7 @@ func FuzzParse(f *testing.F) {
 			_ = s.headline()
 			exprs := find(body, unix.NFTA_RULE_EXPRESSIONS)
 			table := NewTable(m.family(), "t")
-			_ = table.formatRule(Rule{Exprs: parseExprs(m.family(), exprs), read: string(appendNormal(nil, exprs))})
+			_ = table.formatRule(Rule{Exprs: parseExprs(m.family(), exprs), read: appendNormal(nil, exprs)})
 			for item := range attrs(find(body, unix.NFTA_SET_ELEM_LIST_ELEMENTS)) {
 				e, _ := parseElement(item.data)
 				_ = s.formatElement(e.key, e.value)

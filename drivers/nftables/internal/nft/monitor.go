@@ -17,7 +17,6 @@ import (
 type Monitor struct {
 	conn *Conn
 	s    *sock
-	buf  []byte
 	rest []byte           // of the datagram being read
 	seen map[TableID]bool // touched by the transaction being read
 }
@@ -43,7 +42,8 @@ func NewMonitor(conn *Conn) (*Monitor, error) {
 	if err != nil {
 		return nil, err
 	}
-	m := &Monitor{conn: conn, s: s, buf: make([]byte, monitorDatagram), seen: map[TableID]bool{}}
+	s.buf = make([]byte, monitorDatagram)
+	m := &Monitor{conn: conn, s: s, seen: map[TableID]bool{}}
 	if err := m.listen(); err != nil {
 		s.Close()
 		return nil, fmt.Errorf("listen to nftables: %w", err)
@@ -109,7 +109,7 @@ func (m *Monitor) Next(ctx context.Context) (Event, error) {
 				return event, nil
 			}
 		}
-		b, err := m.s.receive(ctx, m.buf)
+		b, err := m.s.receive(ctx)
 		switch {
 		case errors.Is(err, syscall.ENOBUFS), errors.Is(err, syscall.EMSGSIZE):
 			return m.resync(ctx)
@@ -156,7 +156,7 @@ func (m *Monitor) resync(ctx context.Context) (Event, error) {
 	m.rest = nil
 	clear(m.seen)
 	for {
-		b, err := m.s.receiveNow(m.buf)
+		b, err := m.s.receiveNow()
 		switch {
 		case errors.Is(err, syscall.ENOBUFS):
 			continue

@@ -3,6 +3,7 @@ package nft
 import (
 	"bytes"
 	"encoding/binary"
+	"iter"
 	"slices"
 
 	"github.com/google/nftables/expr"
@@ -20,6 +21,7 @@ type shape struct {
 	registers []uint16 // 1-4 and 8-23 are two names for the same registers
 	strings   []uint16 // with or without NUL
 	data      []uint16 // nft_data: a value or a verdict
+	exprs     []uint16 // an expression within
 	ignored   []uint16
 	defaults  map[uint16]uint64 // absent means this number
 }
@@ -54,6 +56,7 @@ var shapes = map[string]shape{
 	"dynset": {
 		registers: []uint16{unix.NFTA_DYNSET_SREG_KEY, unix.NFTA_DYNSET_SREG_DATA},
 		strings:   []uint16{unix.NFTA_DYNSET_SET_NAME},
+		exprs:     []uint16{unix.NFTA_DYNSET_EXPR},
 		ignored:   []uint16{unix.NFTA_DYNSET_SET_ID, unix.NFTA_DYNSET_PAD},
 		defaults:  map[uint16]uint64{unix.NFTA_DYNSET_FLAGS: 0, unix.NFTA_DYNSET_TIMEOUT: 0},
 	},
@@ -94,44 +97,46 @@ func appendNormal(dst, exprs []byte) []byte {
 }
 
 func appendNormalExpr(dst, b []byte) []byte {
-	name := attr{data: find(b, unix.NFTA_EXPR_NAME)}.str()
+	name := bytes.TrimRight(find(b, unix.NFTA_EXPR_NAME), "\x00")
 	dst = append(append(dst, name...), 0)
-	s := shapes[name]
-	for _, a := range sorted(find(b, unix.NFTA_EXPR_DATA)) {
-		if slices.Contains(s.ignored, a.typ) {
+	s := shapes[string(name)]
+	for a := range sorted(find(b, unix.NFTA_EXPR_DATA)) {
+		if def, ok := s.defaults[a.typ]; slices.Contains(s.ignored, a.typ) || ok && number(a.data) == def {
 			continue
 		}
-		if def, ok := s.defaults[a.typ]; ok && number(a.data) == def {
-			continue
-		}
+		at := len(dst)
+		dst = append(dst, byte(a.typ>>8), byte(a.typ), 0, 0)
 		switch {
 		case slices.Contains(s.registers, a.typ) && len(a.data) == 4:
-			dst = appendSized(dst, a.typ, binary.BigEndian.AppendUint32(nil, register32(a.u32())))
+			dst = binary.BigEndian.AppendUint32(dst, register32(a.u32()))
 		case slices.Contains(s.strings, a.typ):
-			dst = appendSized(dst, a.typ, bytes.TrimRight(a.data, "\x00"))
+			dst = append(dst, bytes.TrimRight(a.data, "\x00")...)
 		case slices.Contains(s.data, a.typ):
-			dst = appendSized(dst, a.typ, appendNormalData(nil, a.data))
-		case name == "dynset" && a.typ == unix.NFTA_DYNSET_EXPR:
+			dst = appendNormalData(dst, a.data)
+		case slices.Contains(s.exprs, a.typ):
 			// Where the set itself gives its elements a counter, the kernel
 			// demands the same here and does not tell it back.
-			if parseCounter(a.data) == nil {
-				dst = appendSized(dst, a.typ, appendNormalExpr(nil, a.data))
+			if parseCounter(a.data) != nil {
+				dst = dst[:at]
+				continue
 			}
+			dst = appendNormalExpr(dst, a.data)
 		default:
-			dst = appendSized(dst, a.typ, a.data)
+			dst = append(dst, a.data...)
 		}
+		binary.BigEndian.PutUint16(dst[at+2:], uint16(len(dst)-at-4))
 	}
 	return append(dst, 0xff, 0xff)
 }
 
 // appendNormalData appends nft_data: a value as it is, a verdict's attributes.
 func appendNormalData(dst, b []byte) []byte {
-	for _, a := range sorted(b) {
+	for a := range sorted(b) {
 		if a.typ != unix.NFTA_DATA_VERDICT {
 			dst = appendSized(dst, a.typ, a.data)
 			continue
 		}
-		for _, v := range sorted(a.data) {
+		for v := range sorted(a.data) {
 			dst = appendSized(dst, v.typ, bytes.TrimRight(v.data, "\x00"))
 		}
 	}
@@ -144,13 +149,29 @@ func appendSized(dst []byte, typ uint16, data []byte) []byte {
 	return append(dst, data...)
 }
 
-func sorted(b []byte) []attr {
-	list := make([]attr, 0, 8)
-	for a := range attrs(b) {
-		list = append(list, a)
+// sorted walks over attributes by type. There are few of them, and looking for
+// the next each time takes no memory.
+func sorted(b []byte) iter.Seq[attr] {
+	return func(yield func(attr) bool) {
+		for after := -1; ; {
+			next := attr{}
+			found := false
+			for a := range attrs(b) {
+				if int(a.typ) > after && (!found || a.typ < next.typ) {
+					next, found = a, true
+				}
+			}
+			if !found {
+				return
+			}
+			for a := range attrs(b) {
+				if a.typ == next.typ && !yield(a) {
+					return
+				}
+			}
+			after = int(next.typ)
+		}
 	}
-	slices.SortStableFunc(list, func(x, y attr) int { return int(x.typ) - int(y.typ) })
-	return list
 }
 
 // number is a big-endian number of any length up to 8 bytes.
@@ -171,27 +192,39 @@ func register32(reg uint32) uint32 {
 	return reg
 }
 
-// normal is the rule's normal form. A family without a table's id would do:
-// only reject and match depend on it, and both carry it elsewhere.
-func (r Rule) normal(family Family) (string, error) {
-	if r.read != "" {
-		return r.read, nil
-	}
-	var b buffer
-	if err := appendExprs(&b, family, r.Exprs); err != nil {
-		return "", err
-	}
-	return string(appendNormal(nil, b)), nil
+// comparer compares rules in memory that it keeps. Families differ in nothing
+// here, but encoding wants one.
+type comparer struct {
+	family Family
+	enc    buffer
+	a, b   []byte
 }
 
-// sameRule tells whether two rules do the same and say the same.
-func sameRule(family Family, a, b Rule) bool {
+// normal gives a rule's normal form, in dst unless the rule has it already.
+func (c *comparer) normal(dst *[]byte, r Rule) ([]byte, error) {
+	if r.read != nil {
+		return r.read, nil
+	}
+	c.enc = c.enc[:0]
+	if err := appendExprs(&c.enc, c.family, r.Exprs); err != nil {
+		return nil, err
+	}
+	*dst = appendNormal((*dst)[:0], c.enc)
+	return *dst, nil
+}
+
+// same tells whether two rules do the same and say the same.
+func (c *comparer) same(a, b Rule) bool {
 	if a.Comment != b.Comment {
 		return false
 	}
-	na, errA := a.normal(family)
-	nb, errB := b.normal(family)
-	return errA == nil && errB == nil && na == nb
+	na, errA := c.normal(&c.a, a)
+	nb, errB := c.normal(&c.b, b)
+	return errA == nil && errB == nil && bytes.Equal(na, nb)
+}
+
+func sameRule(family Family, a, b Rule) bool {
+	return (&comparer{family: family}).same(a, b)
 }
 
 // sameRules tells whether two lists of rules are the same. A list shared by
@@ -203,7 +236,7 @@ func sameRules(family Family, a, b []Rule) bool {
 	if len(a) == 0 || &a[0] == &b[0] {
 		return true
 	}
-	return slices.EqualFunc(a, b, func(x, y Rule) bool { return sameRule(family, x, y) })
+	return slices.EqualFunc(a, b, (&comparer{family: family}).same)
 }
 
 // Equal compares by what the rules do, as go-cmp likes to be told.

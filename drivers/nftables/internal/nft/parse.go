@@ -143,63 +143,112 @@ func parseExprs(family Family, b []byte) []expr.Any {
 }
 
 func parseExpr(family Family, name string, data []byte) expr.Any {
-	var e expr.Any
 	switch name {
-	case "meta":
-		e = new(expr.Meta)
-	case "ct":
-		e = new(expr.Ct)
-	case "payload":
-		e = new(expr.Payload)
-	case "cmp":
-		e = new(expr.Cmp)
-	case "range":
-		e = new(expr.Range)
-	case "bitwise":
-		e = new(expr.Bitwise)
-	case "byteorder":
-		e = new(expr.Byteorder)
-	case "lookup":
-		e = new(expr.Lookup)
-	case "dynset":
-		e = new(expr.Dynset)
-	case "limit":
-		e = new(expr.Limit)
-	case "exthdr":
-		e = new(expr.Exthdr)
-	case "reject":
-		e = new(expr.Reject)
-	case "log":
-		e = new(expr.Log)
-	case "fib":
-		e = new(expr.Fib)
-	case "objref":
-		e = new(expr.Objref)
 	case "notrack":
 		return new(expr.Notrack)
 	case "counter":
-		var c expr.Counter
-		for a := range attrs(data) {
-			switch a.typ {
-			case unix.NFTA_COUNTER_BYTES:
-				c.Bytes = a.u64()
-			case unix.NFTA_COUNTER_PACKETS:
-				c.Packets = a.u64()
-			}
+		return &expr.Counter{Bytes: find64(data, unix.NFTA_COUNTER_BYTES), Packets: find64(data, unix.NFTA_COUNTER_PACKETS)}
+	}
+	if e := parseCommon(name, data); e != nil {
+		return e
+	}
+	if e := newExpr(name); e != nil && expr.Unmarshal(byte(family), withoutPadding(name, data), e) == nil {
+		return e
+	}
+	return &Unknown{Name: name, Attrs: data}
+}
+
+// parseCommon decodes what most rules are made of; expr's own decoding takes a
+// dozen allocations for each.
+func parseCommon(name string, data []byte) expr.Any {
+	switch name {
+	case "meta":
+		e := &expr.Meta{Key: expr.MetaKey(find32(data, unix.NFTA_META_KEY))}
+		e.Register, e.SourceRegister = findRegister(data, unix.NFTA_META_SREG, unix.NFTA_META_DREG)
+		return e
+	case "ct":
+		e := &expr.Ct{Key: expr.CtKey(find32(data, unix.NFTA_CT_KEY)), Direction: uint32(number(find(data, unix.NFTA_CT_DIRECTION)))}
+		e.Register, e.SourceRegister = findRegister(data, unix.NFTA_CT_SREG, unix.NFTA_CT_DREG)
+		return e
+	case "payload":
+		if find(data, unix.NFTA_PAYLOAD_SREG) != nil {
+			return nil
 		}
-		return &c
+		return &expr.Payload{
+			DestRegister: find32(data, unix.NFTA_PAYLOAD_DREG), Base: expr.PayloadBase(find32(data, unix.NFTA_PAYLOAD_BASE)),
+			Offset: find32(data, unix.NFTA_PAYLOAD_OFFSET), Len: find32(data, unix.NFTA_PAYLOAD_LEN),
+		}
+	case "cmp":
+		return &expr.Cmp{
+			Op: expr.CmpOp(find32(data, unix.NFTA_CMP_OP)), Register: find32(data, unix.NFTA_CMP_SREG),
+			Data: findValue(data, unix.NFTA_CMP_DATA),
+		}
+	case "bitwise":
+		if find32(data, attrBitwiseOp) != 0 {
+			return nil
+		}
+		return &expr.Bitwise{
+			SourceRegister: find32(data, unix.NFTA_BITWISE_SREG), DestRegister: find32(data, unix.NFTA_BITWISE_DREG),
+			Len:  find32(data, unix.NFTA_BITWISE_LEN),
+			Mask: findValue(data, unix.NFTA_BITWISE_MASK), Xor: findValue(data, unix.NFTA_BITWISE_XOR),
+		}
+	case "lookup":
+		return &expr.Lookup{
+			SourceRegister: find32(data, unix.NFTA_LOOKUP_SREG), DestRegister: find32(data, unix.NFTA_LOOKUP_DREG),
+			IsDestRegSet: find(data, unix.NFTA_LOOKUP_DREG) != nil,
+			SetName:      attr{data: find(data, unix.NFTA_LOOKUP_SET)}.str(),
+			Invert:       find32(data, unix.NFTA_LOOKUP_FLAGS)&unix.NFT_LOOKUP_F_INV != 0,
+		}
 	case "immediate":
 		v := find(data, unix.NFTA_IMMEDIATE_DATA)
 		if code := find(v, unix.NFTA_DATA_VERDICT); code != nil {
 			verdict := parseVerdict(code)
 			return &expr.Verdict{Kind: verdict.Kind, Chain: verdict.Chain}
 		}
-		e = new(expr.Immediate)
+		return &expr.Immediate{Register: find32(data, unix.NFTA_IMMEDIATE_DREG), Data: find(v, unix.NFTA_DATA_VALUE)}
 	}
-	if e == nil || expr.Unmarshal(byte(family), withoutPadding(name, data), e) != nil {
-		return &Unknown{Name: name, Attrs: data}
+	return nil
+}
+
+func newExpr(name string) expr.Any {
+	switch name {
+	case "payload":
+		return new(expr.Payload)
+	case "range":
+		return new(expr.Range)
+	case "byteorder":
+		return new(expr.Byteorder)
+	case "dynset":
+		return new(expr.Dynset)
+	case "limit":
+		return new(expr.Limit)
+	case "exthdr":
+		return new(expr.Exthdr)
+	case "reject":
+		return new(expr.Reject)
+	case "log":
+		return new(expr.Log)
+	case "fib":
+		return new(expr.Fib)
+	case "objref":
+		return new(expr.Objref)
 	}
-	return e
+	return nil
+}
+
+func find32(b []byte, typ uint16) uint32 { return attr{data: find(b, typ)}.u32() }
+
+func find64(b []byte, typ uint16) uint64 { return attr{data: find(b, typ)}.u64() }
+
+// findValue finds nft_data that is a value.
+func findValue(b []byte, typ uint16) []byte { return find(find(b, typ), unix.NFTA_DATA_VALUE) }
+
+// findRegister finds a register that is either read or written.
+func findRegister(b []byte, source, dest uint16) (reg uint32, isSource bool) {
+	if find(b, source) != nil {
+		return find32(b, source), true
+	}
+	return find32(b, dest), false
 }
 
 // withoutPadding drops what only aligns 64-bit numbers: expr refuses a limit

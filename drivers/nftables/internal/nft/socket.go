@@ -16,9 +16,12 @@ import (
 // sent: when send returns, the whole answer waits in the receive buffer, or it
 // was lost there. Dumps go on as they are read.
 type sock struct {
-	c    *socket.Conn
-	port uint32 // how the kernel names the socket
-	seq  uint32
+	c        *socket.Conn
+	rc       syscall.RawConn
+	port     uint32 // how the kernel names the socket
+	seq      uint32
+	sendRoom int    // that the kernel was asked for
+	buf      []byte // of the last datagram received
 }
 
 // openSocket opens a socket in the network namespace of fd, or of the calling
@@ -38,6 +41,10 @@ func openSocket(netns int, groups ...int) (*sock, error) {
 
 func (s *sock) setup(groups []int) error {
 	if err := s.c.Bind(&unix.SockaddrNetlink{Family: unix.AF_NETLINK}); err != nil {
+		return err
+	}
+	var err error
+	if s.rc, err = s.c.SyscallConn(); err != nil {
 		return err
 	}
 	sa, err := s.c.Getsockname()
@@ -63,41 +70,57 @@ func (s *sock) setup(groups []int) error {
 
 func (s *sock) Close() error { return s.c.Close() }
 
-// send sends bytes as they are, in one call.
-func (s *sock) send(ctx context.Context, b []byte) error {
-	_, err := s.c.Sendmsg(ctx, b, nil, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}, 0)
+// send sends bytes as they are, in one call. It does not wait: the kernel works
+// in the call and takes all or nothing.
+func (s *sock) send(b []byte) error {
+	if room := len(b) + sendSlack; room > s.sendRoom {
+		if err := s.c.SetWriteBuffer(room); err != nil {
+			return fmt.Errorf("make room for %d bytes: %w", len(b), err)
+		}
+		s.sendRoom = room
+	}
+	_, err := s.c.Sendmsg(context.Background(), b, nil, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}, 0)
 	return err
 }
 
-// receiveBuffer is what a dump's reader offers; the kernel fills up to 32 KiB
-// of it at a time. A datagram that is longer is read whole, see receive.
+// sendSlack is what the kernel wants free beside the message.
+const sendSlack = 64 << 10
+
+// receiveBuffer is what a reader offers; the kernel fills up to 32 KiB of it at
+// a time with a dump.
 const receiveBuffer = 64 << 10
 
-// receive reads one datagram of messages into buf, or into a larger one.
-func (s *sock) receive(ctx context.Context, buf []byte) ([]byte, error) {
-	// With MSG_TRUNC the kernel tells the true length, but drops the rest: a
-	// peek first would cost every datagram a system call. None is longer than
-	// the buffer in fact; if one is, it is an error and no silent loss.
-	n, _, flags, _, err := s.c.Recvmsg(ctx, buf, nil, 0)
+// receive reads one datagram of messages, which are valid until the next call.
+// It waits only if there is none yet, which is rare and costs more: the answer
+// is made while the request is sent.
+func (s *sock) receive(ctx context.Context) ([]byte, error) {
+	b, err := s.receiveNow()
+	if b != nil || err != nil {
+		return b, err
+	}
+	n, _, flags, _, err := s.c.Recvmsg(ctx, s.buf, nil, 0)
 	if err != nil {
 		return nil, err
 	}
 	if flags&unix.MSG_TRUNC != 0 {
-		return nil, fmt.Errorf("netlink message longer than %d bytes: %w", len(buf), syscall.EMSGSIZE)
+		return nil, errTruncated
 	}
-	return buf[:n], nil
+	return s.buf[:n], nil
 }
 
+// errTruncated means a message longer than any that the kernel makes today.
+var errTruncated = fmt.Errorf("netlink message longer than the buffer: %w", syscall.EMSGSIZE)
+
 // receiveNow reads one datagram if there is one: nil and no error if not.
-func (s *sock) receiveNow(buf []byte) ([]byte, error) {
-	conn, err := s.c.SyscallConn()
-	if err != nil {
-		return nil, err
+func (s *sock) receiveNow() ([]byte, error) {
+	if s.buf == nil {
+		s.buf = make([]byte, receiveBuffer)
 	}
 	var n int
 	var failed error
-	err = conn.Read(func(fd uintptr) bool {
-		n, _, failed = unix.Recvfrom(int(fd), buf, unix.MSG_DONTWAIT)
+	err := s.rc.Read(func(fd uintptr) bool {
+		// With MSG_TRUNC, n is the datagram's own length.
+		n, _, failed = unix.Recvfrom(int(fd), s.buf, unix.MSG_DONTWAIT|unix.MSG_TRUNC)
 		return true
 	})
 	switch {
@@ -107,8 +130,10 @@ func (s *sock) receiveNow(buf []byte) ([]byte, error) {
 		return nil, nil
 	case failed != nil:
 		return nil, os.NewSyscallError("recvfrom", failed)
+	case n > len(s.buf):
+		return nil, errTruncated
 	}
-	return buf[:n], nil
+	return s.buf[:n], nil
 }
 
 // nlMessage is one message of a datagram. Its data lie in the buffer.
@@ -215,13 +240,12 @@ func (s *sock) request(ctx context.Context, kind, flags int, family Family, body
 	appendHeader(&b, unix.NFNL_SUBSYS_NFTABLES<<8|kind, flags, seq, family, 0)
 	b = append(b, body...)
 	setLen(b, 0)
-	if err := s.send(ctx, b); err != nil {
+	if err := s.send(b); err != nil {
 		return err
 	}
-	buf := make([]byte, receiveBuffer)
 	interrupted := false
 	for {
-		rest, err := s.receive(ctx, buf)
+		rest, err := s.receive(ctx)
 		if err != nil {
 			return err
 		}

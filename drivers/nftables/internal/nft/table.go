@@ -150,7 +150,7 @@ type Rule struct {
 
 	// read holds the normal form of a rule that came from the kernel: it is
 	// exact, even where Exprs could not be decoded in full.
-	read string
+	read []byte
 }
 
 // sortedKeys makes every walk over names the same, so that transactions and
