@@ -35,7 +35,7 @@ func (d *Libvirtd) DefineGuest(s Spec) (*Guest, error) {
 	if err := validName(s.Name); err != nil {
 		return nil, err
 	}
-	l, err := d.conn()
+	l, err := d.Conn()
 	if err != nil {
 		return nil, err
 	}
@@ -196,7 +196,7 @@ func (g *Guest) hangUp() {
 }
 
 func (g *Guest) with(f func(*libvirt.Libvirt) error) error {
-	l, err := g.daemon.conn()
+	l, err := g.daemon.Conn()
 	if err != nil {
 		return err
 	}

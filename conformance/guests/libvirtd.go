@@ -209,8 +209,9 @@ func (d *Libvirtd) Dir(inside string) string { return d.jail.path(inside) }
 // log is the end of what libvirtd had to say.
 func (d *Libvirtd) log() string { return tail(d.jail.path("libvirtd.log")) }
 
-// conn is the connection that guests are handled with.
-func (d *Libvirtd) conn() (*libvirt.Libvirt, error) {
+// Conn is a connection to the daemon, for what Guest has no method for. It ends
+// when the daemon does.
+func (d *Libvirtd) Conn() (*libvirt.Libvirt, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if d.rpc == nil {

@@ -126,11 +126,18 @@ func (f *Flood) open(ctx context.Context) error {
 		return errors.Join(err, in.Close())
 	}
 	f.out = out.(*net.UDPConn)
+	// What waits for address resolution counts against the send buffer: a small
+	// one would stall the sender, which then catches up in a burst.
+	if err := setConnOption(f.out, unix.SOL_SOCKET, unix.SO_SNDBUFFORCE, receiveBuffer); err != nil {
+		return errors.Join(err, in.Close(), out.Close())
+	}
 	return nil
 }
 
 func (f *Flood) send(ctx context.Context) {
 	defer f.out.Close()
+	stop := context.AfterFunc(ctx, func() { f.out.SetWriteDeadline(time.Unix(1, 0)) })
+	defer stop()
 	to := netip.AddrPortFrom(f.spec.Dst, f.spec.Service.Port)
 	message := make([]byte, max(f.spec.Size, messageLen))
 	start := time.Now()

@@ -28,8 +28,9 @@ type Host struct {
 	mu       sync.Mutex
 	bridges  []BridgeSpec
 	stations []*Station
-	devices  int // devices named so far
-	macs     int // addresses made up so far
+	devices  int  // devices named so far
+	macs     int  // addresses made up so far
+	indexed  bool // the first interface was made
 	closed   bool
 	unwatch  func() bool
 }
@@ -60,13 +61,14 @@ func New(ctx context.Context, o Options) (*Host, error) {
 // of each of them (MLD, DAD), past every bridge hook, into the VM.
 func hostSysctls(o Options) map[string]string {
 	s := map[string]string{
-		"net.ipv4.ip_forward":                "0",
-		"net.ipv4.conf.all.rp_filter":        "0",
-		"net.ipv4.conf.default.rp_filter":    "0",
-		"net.ipv4.ping_group_range":          "0 2147483647",
-		"net.ipv6.conf.default.disable_ipv6": "1",
-		"net.ipv6.conf.default.accept_dad":   "0",
-		"net.ipv6.conf.default.accept_ra":    "0",
+		"net.ipv4.ip_forward":                    "0",
+		"net.ipv4.conf.all.rp_filter":            "0",
+		"net.ipv4.conf.default.rp_filter":        "0",
+		"net.ipv4.ping_group_range":              "0 2147483647",
+		"net.ipv4.igmp_link_local_mcast_reports": "0", // bridges join the snoopers' group
+		"net.ipv6.conf.default.disable_ipv6":     "1",
+		"net.ipv6.conf.default.accept_dad":       "0",
+		"net.ipv6.conf.default.accept_ra":        "0",
 	}
 	if o.Forwarding {
 		s["net.ipv4.ip_forward"] = "1"
@@ -118,7 +120,7 @@ func (h *Host) AddBridge(b BridgeSpec) error {
 	}
 	attrs := netlink.NewLinkAttrs()
 	attrs.Name, attrs.HardwareAddr = b.Name, b.MAC[:]
-	attrs.Flags = net.FlagUp
+	attrs.Flags, attrs.Index = net.FlagUp, h.nextIndex()
 	link := &netlink.Bridge{LinkAttrs: attrs}
 	// Only what differs is asked for: a kernel built without one of these
 	// refuses the attribute, whatever its value.
@@ -230,4 +232,15 @@ func (h *Host) nextDevice() string {
 	defer h.mu.Unlock()
 	h.devices++
 	return fmt.Sprintf("vnet%d", h.devices-1)
+}
+
+// nextIndex is the index to ask for, once; 0 leaves it to the kernel.
+func (h *Host) nextIndex() int {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.indexed {
+		return 0
+	}
+	h.indexed = true
+	return h.firstIndex()
 }

@@ -36,7 +36,7 @@ func (s *Station) Move(to *Host, plugs ...Plug) error {
 	s.host.forget(s)
 	s.host = to
 	to.adopt(s)
-	return nil
+	return to.ready(s.ports...)
 }
 
 func (s *Station) movePort(p *Port, to *Host, plug Plug) error {
@@ -97,7 +97,8 @@ func (h *Host) adopt(s *Station) {
 	h.stations = append(h.stations, s)
 }
 
-// SetLink brings one of the host's interfaces up or down.
+// SetLink brings one of the host's interfaces up or down. It returns when a
+// station's device works again.
 func (h *Host) SetLink(device string, up bool) error {
 	nl, err := h.Links()
 	if err != nil {
@@ -111,6 +112,16 @@ func (h *Host) SetLink(device string, up bool) error {
 	}
 	if err != nil {
 		return fmt.Errorf("host %s: interface %s: %w", h.name, device, err)
+	}
+	if !up {
+		return nil
+	}
+	for _, s := range h.Stations() {
+		for _, p := range s.Ports() {
+			if p.spec.Device == device {
+				return h.ready(p)
+			}
+		}
 	}
 	return nil
 }
@@ -128,18 +139,26 @@ func Cable(a, b CableEnd) error {
 		return err
 	}
 	attrs := netlink.NewLinkAttrs()
-	attrs.Name = a.Device
+	attrs.Name, attrs.Index = a.Device, a.Host.nextIndex()
 	veth := netlink.NewVeth(attrs)
 	veth.PeerName, veth.PeerNamespace = b.Device, netlink.NsFd(int(b.Host.fd))
 	if err := nl.LinkAdd(veth); err != nil {
 		return fmt.Errorf("cable %s-%s: %w", a.Device, b.Device, err)
+	}
+	// Each end is, for the other, what eth0 of a station is for its device.
+	ends := []*Port{
+		{spec: PortSpec{Device: a.Device, Bridge: a.Bridge, Name: b.Device}, ns: b.Host.Namespace},
+		{spec: PortSpec{Device: b.Device, Bridge: b.Bridge, Name: a.Device}, ns: a.Host.Namespace},
 	}
 	for _, end := range []CableEnd{a, b} {
 		if err := end.plug(); err != nil {
 			return fmt.Errorf("cable %s-%s: host %s: %w", a.Device, b.Device, end.Host.name, err)
 		}
 	}
-	return nil
+	if err := a.Host.ready(ends[0]); err != nil {
+		return err
+	}
+	return b.Host.ready(ends[1])
 }
 
 func (e CableEnd) plug() error {

@@ -161,3 +161,19 @@ func (n *Namespace) show(name string) error {
 	n.pin = p
 	return err
 }
+
+// ownPins lists what the ledger says of this process.
+func ownPins() ([]pin, error) {
+	entries, err := os.ReadDir(ledgerDir)
+	if os.IsNotExist(err) {
+		return nil, nil
+	}
+	var pins []pin
+	started := startTime(os.Getpid())
+	for _, e := range entries {
+		if pid, start, name, ok := parseLedgerName(e.Name()); ok && pid == os.Getpid() && start == started {
+			pins = append(pins, pin{name: name, ledger: filepath.Join(ledgerDir, e.Name())})
+		}
+	}
+	return pins, err
+}

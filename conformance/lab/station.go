@@ -80,6 +80,9 @@ func (h *Host) AddStations(specs ...StationSpec) ([]*Station, error) {
 		g.Go(func() error { return s.build(specs[i]) })
 	}
 	err := g.Wait()
+	if err == nil {
+		err = h.ready(portsOf(stations)...)
+	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if h.closed && err == nil {
@@ -104,7 +107,14 @@ func (s *Station) build(spec StationSpec) error {
 	if err := ns.show(spec.NetnsName); err != nil {
 		return err
 	}
-	return s.Start()
+	return s.plugAll()
+}
+
+func portsOf(stations []*Station) (ports []*Port) {
+	for _, s := range stations {
+		ports = append(ports, s.ports...)
+	}
+	return ports
 }
 
 func stationSysctls(spec StationSpec) map[string]string {
@@ -178,13 +188,22 @@ func (s *Station) Addr(f core.Family) netip.Addr {
 }
 
 // Start powers the station on: its devices appear on the host, with new
-// interface indices. Starting a running station does nothing.
+// interface indices, and are ready to send when it returns. Starting a running
+// station does nothing.
 func (s *Station) Start() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.up {
 		return nil
 	}
+	if err := s.plugAll(); err != nil {
+		return err
+	}
+	return s.host.ready(s.ports...)
+}
+
+// plugAll makes all veths. The caller holds s.mu or owns s alone.
+func (s *Station) plugAll() error {
 	s.up = true
 	for _, p := range s.ports {
 		if err := s.plug(p); err != nil {
@@ -225,7 +244,10 @@ func (s *Station) AddPort(spec PortSpec) (*Port, error) {
 	if !s.up {
 		return p, nil
 	}
-	return p, s.plug(p)
+	if err := s.plug(p); err != nil {
+		return nil, err
+	}
+	return p, s.host.ready(p)
 }
 
 // plug makes the veth of a port. The caller holds s.mu.
@@ -234,7 +256,7 @@ func (s *Station) plug(p *Port) error {
 	if err := s.plugDevice(p); err != nil {
 		return fmt.Errorf("station %s: plug %s: %w", s.name, p.spec.Device, err)
 	}
-	return nil
+	return s.awaitUp(p)
 }
 
 func (s *Station) plugDevice(p *Port) error {
@@ -245,6 +267,7 @@ func (s *Station) plugDevice(p *Port) error {
 	mac := tapMAC(p.spec.MAC)
 	attrs := netlink.NewLinkAttrs()
 	attrs.Name, attrs.HardwareAddr, attrs.MTU = p.spec.Device, mac[:], p.spec.MTU
+	attrs.Index = s.host.nextIndex()
 	if p.spec.Bridge != "" {
 		bridge, err := nl.LinkByName(p.spec.Bridge)
 		if err != nil {

@@ -8,5 +8,5 @@ import (
 )
 
 func TestNFTables(t *testing.T) {
-	scenarios.Run(t, scenarios.Target{Driver: nftables.Driver()}, scenarios.Rules()...)
+	scenarios.Run(t, scenarios.Target{Driver: nftables.Driver()}, scenarios.All()...)
 }

@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strconv"
+	"sync"
 	"syscall"
 	"time"
 
@@ -81,6 +82,7 @@ type listener struct {
 	*net.UnixListener
 	path  string
 	inode uint64
+	once  sync.Once
 }
 
 // listen makes the socket. It is made and given its mode aside, in a folder
@@ -162,11 +164,14 @@ func vacant(ctx context.Context, path string) error {
 
 // Close stops listening and takes the file away, unless a successor has put
 // its own there.
-func (l *listener) Close() error {
-	if info, err := os.Lstat(l.path); err == nil && info.Sys().(*syscall.Stat_t).Ino == l.inode {
-		os.Remove(l.path)
-	}
-	return l.UnixListener.Close()
+func (l *listener) Close() (err error) {
+	l.once.Do(func() {
+		if info, err := os.Lstat(l.path); err == nil && info.Sys().(*syscall.Stat_t).Ino == l.inode {
+			os.Remove(l.path)
+		}
+		err = l.UnixListener.Close()
+	})
+	return err
 }
 
 // peerOf asks the kernel who is at the other end.

@@ -108,7 +108,7 @@ func (s *Server) guard(who access, next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		peer, ok := r.Context().Value(peerKey{}).(*unix.Ucred)
 		if !ok || !who.admits(peer) {
-			s.log.Warn("call refused", "peer", peer, "path", r.URL.Path)
+			s.log.Warn("call refused", "peer", fmt.Sprintf("%+v", peer), "path", r.URL.Path)
 			writeJSON(w, http.StatusForbidden, failure{encodeError(errors.New("the agent does not speak to you; use sudo, or see socket.owner and socket.group in its config"))})
 			return
 		}

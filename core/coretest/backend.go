@@ -99,6 +99,9 @@ func (b *FakeBackend) Sync(ctx context.Context, r core.Ruleset) error {
 // Apply takes the delta over, or fails and leaves everything as it was.
 func (b *FakeBackend) Apply(ctx context.Context, d core.Delta) error {
 	return b.write(ctx, Apply, func() (core.Ruleset, error) {
+		if len(b.drift) > 0 {
+			return core.Ruleset{}, fmt.Errorf("what is enforced is not what was told: %w", core.ErrConflict)
+		}
 		next, err := d.Apply(b.told, b.kept)
 		if err == nil && next.Fingerprint() != d.To {
 			err = fmt.Errorf("the change does not lead to ruleset %s: %w", d.To.Short(), core.ErrInvalid)

@@ -77,6 +77,9 @@ func (t *Tracker) step(frames []Frame, from, to, last Port, judge func(State) Ve
 	v := judge(state)
 	if fresh != nil && v.Allowed {
 		fresh.from, fresh.to = from, last
+		if whole.Dst.IsGroup() {
+			fresh.to = Uplink // many may have got it; none owns the flow
+		}
 		t.add(fresh)
 	}
 	return v

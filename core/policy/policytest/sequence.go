@@ -100,7 +100,7 @@ func (w World) Change() *rapid.Generator[World] {
 		case 2:
 			in.Options = w.Shape.options(t)
 		case 3:
-			if vm := &in.VMs[rapid.IntRange(0, len(in.VMs)-1).Draw(t, "vm")]; len(vm.NICs) > 0 {
+			if vm := &in.VMs[rapid.IntRange(0, len(in.VMs)-1).Draw(t, "vm")]; len(vm.NICs) > 0 && len(w.Ruleset.NICs) > 1 {
 				vm.NICs = vm.NICs[:len(vm.NICs)-1] // unplugged
 			}
 		default:

@@ -66,11 +66,11 @@ func encodeNode(err error, depth int, nodes *int) *pb.Error {
 			return m
 		}
 	}
-	if depth == 0 || *nodes <= 0 {
-		m.Causes = sentinelsOf(err)
-		return m
-	}
 	for _, c := range unwrap(err) {
+		if depth == 0 || *nodes <= 0 {
+			m.Causes = append(m.Causes, sentinelsOf(err)...)
+			break
+		}
 		m.Causes = append(m.Causes, encodeNode(c, depth-1, nodes))
 	}
 	return m
@@ -112,8 +112,9 @@ func sentinelsOf(err error) (out []*pb.Error) {
 func DecodeError(s *status.Status) (error, bool) {
 	for _, d := range s.Details() {
 		if m, ok := d.(*pb.Error); ok {
-			nodes := maxNodes
-			return decodeNode(m, maxDepth, &nodes), true
+			// The sentinels of what was left out come on top.
+			nodes := 2 * maxNodes
+			return decodeNode(m, maxDepth+1, &nodes), true
 		}
 	}
 	return nil, false

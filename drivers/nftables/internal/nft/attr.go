@@ -114,8 +114,7 @@ func (a attr) str() string {
 }
 
 // attrs walks over the attributes in b. Their data lie in b. A cut attribute
-// ends the walk with a zero attr and false from wellFormed; callers who must
-// know call it first.
+// ends the walk; wellFormed tells whether there was one.
 func attrs(b []byte) iter.Seq[attr] {
 	return func(yield func(attr) bool) {
 		for len(b) >= attrHeaderLen {

@@ -54,6 +54,14 @@
 // hash in a comment: an edited rule shows even if its comment stayed.
 // [Table.String] prints like nft.
 //
+// # What things cost
+//
+// On kernel 6.18, two cores: an element in a hash set 0.06 ms, in a plain
+// interval set of 10,000 0.45 ms, in a concatenated one 20 ms (deleting is the
+// expensive half). Any changed rule makes the kernel validate its whole table,
+// 3 ms with 20,000 rules present. 1,000 chains of 20 rules: 0.5 s to make, 0.4 s
+// to read and compare. What changes often belongs in sets.
+//
 // # What a reviewer should ask
 //
 // Can an order of Diff's messages refer to something that is gone or not there

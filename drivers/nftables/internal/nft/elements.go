@@ -221,7 +221,6 @@ type rawElement struct {
 	intervalEnd bool
 	catchAll    bool
 	counter     *Counter
-	comment     string
 }
 
 // Counter holds what a counter has counted.

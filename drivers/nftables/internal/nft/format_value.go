@@ -28,7 +28,7 @@ func formatValue(t DataType, data string) string {
 	case t.ID == TypeCTState.ID && len(b) == 4:
 		return formatCTState(binary.NativeEndian.Uint32(b))
 	}
-	if len(b) == 0 || len(b) > 8 {
+	if t.ID == 0 && !t.Native || len(b) == 0 || len(b) > 8 {
 		return fmt.Sprintf("0x%x", b)
 	}
 	return formatNumber(t, integer(t, b))

@@ -32,8 +32,6 @@ func (o Object) compare(p Object) int {
 	return cmp.Or(cmp.Compare(o.Type, p.Type), cmp.Compare(o.Name, p.Name))
 }
 
-const attrFlowtableName = 2 // NFTA_FLOWTABLE_NAME, after the table's
-
 // DeleteObject deletes a named object or flowtable.
 func (tx *Tx) DeleteObject(id TableID, o Object) {
 	typ := unix.NFT_MSG_DELOBJ

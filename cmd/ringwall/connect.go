@@ -1,0 +1,40 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/ringwall/ringwall/cmd/internal/agent"
+	"github.com/ringwall/ringwall/cmd/internal/registry"
+	"github.com/ringwall/ringwall/core/api"
+	"github.com/ringwall/ringwall/core/config"
+)
+
+// connect gives the agent, or the same in process where that is asked for.
+func connect(ctx context.Context, a *app) (api.Service, func(), error) {
+	path := a.socket
+	if path == "" || a.standalone {
+		c, err := a.loadConfig("")
+		if err != nil {
+			return nil, nil, fmt.Errorf("%w; mend it, or name the agent's socket with --socket", err)
+		}
+		if a.standalone || c.Mode == config.ModeStandalone {
+			local, err := agent.Open(ctx, agent.Options{Config: c, Standalone: true})
+			if err != nil {
+				return nil, nil, err
+			}
+			return local, func() { local.Close() }, nil
+		}
+		path = c.Socket.Path
+	}
+	client, err := api.Dial(ctx, api.ClientConfig{Path: path, Waiting: func(path string, wait time.Duration) {
+		fmt.Fprintf(a.stderr, "ringwall: waiting up to %s for ringwalld at %s\n", wait, path)
+	}})
+	if err != nil {
+		return nil, nil, err
+	}
+	return client, client.Close, nil
+}
+
+func known() config.Known { return registry.Known() }

@@ -1,0 +1,8 @@
+package scenarios
+
+import "slices"
+
+// All is every scenario.
+func All() []Scenario {
+	return slices.Concat(Rules(), SourceChecks(), Guards(), Receiving(), EgressAndPeers(), Flows(), Pairs(), HostTraffic())
+}

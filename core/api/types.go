@@ -1,0 +1,289 @@
+package api
+
+import (
+	"context"
+	"net/http"
+	"net/netip"
+	"time"
+
+	"github.com/ringwall/ringwall/core"
+	"github.com/ringwall/ringwall/core/config"
+	"github.com/ringwall/ringwall/core/source/manifest"
+)
+
+// Version1 is the API's version, in every path.
+const Version1 = "1"
+
+// Service is all that can be asked of an agent. A Client is one over the
+// socket; a standalone command has one in process.
+type Service interface {
+	Version(context.Context, Empty) (Version, error)
+	// Apply puts what a manifest names, and returns when the host enforces it
+	// or says why not. With DryRun it only tells what would change.
+	Apply(context.Context, ApplyRequest) (Change, error)
+	// Delete takes groups and VMs away. ErrNotFound: one of them is not there.
+	Delete(context.Context, DeleteRequest) (Change, error)
+	Objects(context.Context, ObjectsRequest) (Objects, error)
+	NICs(context.Context, ObjectsRequest) ([]NIC, error)
+	Sets(context.Context, ObjectsRequest) ([]Set, error)
+	Rules(context.Context, ObjectsRequest) ([]Rule, error)
+	Explain(context.Context, ExplainRequest) (Explanation, error)
+	Status(context.Context, Empty) (Status, error)
+	// Verify reads back what is enforced and compares it.
+	Verify(context.Context, Empty) ([]Verification, error)
+	Doctor(context.Context, Empty) ([]Check, error)
+	Counters(context.Context, Empty) ([]Counter, error)
+	Config(context.Context, Empty) (Config, error)
+	// Reload reads config anew. An invalid one is an error, and the one that
+	// runs stays.
+	Reload(context.Context, Empty) (Config, error)
+}
+
+// verbs maps each verb to its method.
+func verbs(s Service) map[string]http.Handler {
+	return map[string]http.Handler{
+		"version":  handle(s.Version),
+		"apply":    handle(s.Apply),
+		"delete":   handle(s.Delete),
+		"objects":  handle(s.Objects),
+		"nics":     handle(s.NICs),
+		"sets":     handle(s.Sets),
+		"rules":    handle(s.Rules),
+		"explain":  handle(s.Explain),
+		"status":   handle(s.Status),
+		"verify":   handle(s.Verify),
+		"doctor":   handle(s.Doctor),
+		"counters": handle(s.Counters),
+		"config":   handle(s.Config),
+		"reload":   handle(s.Reload),
+	}
+}
+
+var _ Service = (*Client)(nil)
+
+func (c *Client) Version(ctx context.Context, in Empty) (Version, error) {
+	return call[Version](ctx, c, "version", in)
+}
+func (c *Client) Apply(ctx context.Context, in ApplyRequest) (Change, error) {
+	return call[Change](ctx, c, "apply", in)
+}
+func (c *Client) Delete(ctx context.Context, in DeleteRequest) (Change, error) {
+	return call[Change](ctx, c, "delete", in)
+}
+func (c *Client) Objects(ctx context.Context, in ObjectsRequest) (Objects, error) {
+	return call[Objects](ctx, c, "objects", in)
+}
+func (c *Client) NICs(ctx context.Context, in ObjectsRequest) ([]NIC, error) {
+	return call[[]NIC](ctx, c, "nics", in)
+}
+func (c *Client) Sets(ctx context.Context, in ObjectsRequest) ([]Set, error) {
+	return call[[]Set](ctx, c, "sets", in)
+}
+func (c *Client) Rules(ctx context.Context, in ObjectsRequest) ([]Rule, error) {
+	return call[[]Rule](ctx, c, "rules", in)
+}
+func (c *Client) Explain(ctx context.Context, in ExplainRequest) (Explanation, error) {
+	return call[Explanation](ctx, c, "explain", in)
+}
+func (c *Client) Status(ctx context.Context, in Empty) (Status, error) {
+	return call[Status](ctx, c, "status", in)
+}
+func (c *Client) Verify(ctx context.Context, in Empty) ([]Verification, error) {
+	return call[[]Verification](ctx, c, "verify", in)
+}
+func (c *Client) Doctor(ctx context.Context, in Empty) ([]Check, error) {
+	return call[[]Check](ctx, c, "doctor", in)
+}
+func (c *Client) Counters(ctx context.Context, in Empty) ([]Counter, error) {
+	return call[[]Counter](ctx, c, "counters", in)
+}
+func (c *Client) Config(ctx context.Context, in Empty) (Config, error) {
+	return call[Config](ctx, c, "config", in)
+}
+func (c *Client) Reload(ctx context.Context, in Empty) (Config, error) {
+	return call[Config](ctx, c, "reload", in)
+}
+
+// Empty is asked where there is nothing to say.
+type Empty struct{}
+
+// Version says what answers.
+type Version struct {
+	Version string `json:"version" yaml:"version"` // of the program
+	API     string `json:"api" yaml:"api"`
+	Mode    string `json:"mode" yaml:"mode"` // agent or standalone
+}
+
+// ApplyRequest carries a manifest as it was written.
+type ApplyRequest struct {
+	Manifest string `json:"manifest"`
+	// Prune deletes what manifests put before and this one does not name.
+	Prune  bool `json:"prune,omitempty"`
+	DryRun bool `json:"dry_run,omitempty"`
+}
+
+// DeleteRequest names groups, and VMs by name or key.
+type DeleteRequest struct {
+	Groups []string `json:"groups,omitempty"`
+	VMs    []string `json:"vms,omitempty"`
+	DryRun bool     `json:"dry_run,omitempty"`
+}
+
+// ObjectsRequest asks for everything, or for the named ones.
+type ObjectsRequest struct {
+	All bool `json:"all,omitempty"` // reserved groups too
+}
+
+// Action is what becomes of an object.
+type Action string
+
+const (
+	Created   Action = "created"
+	Updated   Action = "updated"
+	Deleted   Action = "deleted"
+	Unchanged Action = "unchanged"
+)
+
+// Change is what a call did, or would do.
+type Change struct {
+	Objects []ObjectChange `json:"objects" yaml:"objects"`
+	// Elements of rulesets that come or go, one line each: "+ group web: ...".
+	Elements []Element `json:"elements,omitempty" yaml:"elements,omitempty"`
+	// NICs that the change concerns, as they are after it.
+	NICs []NIC `json:"nics,omitempty" yaml:"nics,omitempty"`
+}
+
+// ObjectChange is one group or VM.
+type ObjectChange struct {
+	Kind   string `json:"kind" yaml:"kind"` // group or vm
+	Name   string `json:"name" yaml:"name"`
+	Action Action `json:"action" yaml:"action"`
+}
+
+// Element is one part of a ruleset that comes or goes.
+type Element struct {
+	Point string `json:"point,omitempty" yaml:"point,omitempty"`
+	Add   bool   `json:"add" yaml:"add"`
+	What  string `json:"what" yaml:"what"` // "group web", "members of db", "nic a/02:...", "options"
+	Value string `json:"value" yaml:"value"`
+}
+
+// Objects is desired state and who put it there.
+type Objects struct {
+	Manifest manifest.Manifest `json:"manifest" yaml:"manifest"`
+	// Sources by group name and VM key.
+	GroupSources map[string]string     `json:"group_sources" yaml:"group_sources"`
+	VMSources    map[core.VMKey]string `json:"vm_sources" yaml:"vm_sources"`
+}
+
+// NIC is one NIC as it is wanted and as it is enforced.
+type NIC struct {
+	NIC          core.NICKey  `json:"nic" yaml:"nic"`
+	VM           string       `json:"vm" yaml:"vm"` // name
+	Kind         string       `json:"kind" yaml:"kind"`
+	Point        string       `json:"point,omitempty" yaml:"point,omitempty"`
+	Bridge       string       `json:"bridge,omitempty" yaml:"bridge,omitempty"`
+	Devices      []string     `json:"devices,omitempty" yaml:"devices,omitempty"`
+	Addresses    []netip.Addr `json:"addresses,omitempty" yaml:"addresses,omitempty"`
+	Pairs        []string     `json:"allowed_pairs,omitempty" yaml:"allowed_pairs,omitempty"`
+	Groups       []string     `json:"groups,omitempty" yaml:"groups,omitempty"`
+	AntiSpoofing bool         `json:"anti_spoofing" yaml:"anti_spoofing"`
+	State        string       `json:"state" yaml:"state"`
+	Reason       string       `json:"reason,omitempty" yaml:"reason,omitempty"` // why it is not as wanted
+}
+
+// Set is the members of a remote group.
+type Set struct {
+	Point   string       `json:"point,omitempty" yaml:"point,omitempty"`
+	Group   string       `json:"group" yaml:"group"`
+	Members []netip.Addr `json:"members" yaml:"members"`
+}
+
+// Rule is one entry of a compiled group.
+type Rule struct {
+	Point     string `json:"point,omitempty" yaml:"point,omitempty"`
+	Group     string `json:"group" yaml:"group"`
+	Direction string `json:"direction" yaml:"direction"`
+	Family    string `json:"family" yaml:"family"`
+	Protocol  string `json:"protocol" yaml:"protocol"`
+	Match     string `json:"match,omitempty" yaml:"match,omitempty"` // ports, or type and code
+	Peer      string `json:"peer" yaml:"peer"`
+}
+
+// Status is the state of an agent.
+type Status struct {
+	Version  Version  `json:"version" yaml:"version"`
+	Host     string   `json:"host" yaml:"host"`
+	Cluster  string   `json:"cluster,omitempty" yaml:"cluster,omitempty"`
+	Adapter  Adapter  `json:"hypervisor" yaml:"hypervisor"`
+	Points   []Point  `json:"points" yaml:"points"`
+	NICs     []NIC    `json:"nics" yaml:"nics"`
+	Groups   int      `json:"groups" yaml:"groups"`
+	VMs      int      `json:"vms" yaml:"vms"`
+	Problems []string `json:"problems,omitempty" yaml:"problems,omitempty"`
+}
+
+// Adapter is what tells the agent of VMs.
+type Adapter struct {
+	Name  string `json:"name" yaml:"name"`
+	Ready bool   `json:"ready" yaml:"ready"`
+	Error string `json:"error,omitempty" yaml:"error,omitempty"`
+}
+
+// Point is one enforcement point.
+type Point struct {
+	Name     string           `json:"name" yaml:"name"`
+	Backend  string           `json:"backend" yaml:"backend"`
+	InSync   bool             `json:"in_sync" yaml:"in_sync"`
+	Wanted   core.Fingerprint `json:"wanted" yaml:"wanted"`
+	Enforced core.Fingerprint `json:"enforced" yaml:"enforced"`
+	Error    string           `json:"error,omitempty" yaml:"error,omitempty"`
+	Retry    time.Time        `json:"retry,omitzero" yaml:"retry,omitempty"`
+}
+
+// Verification is one point's enforcement read back.
+type Verification struct {
+	Point       string           `json:"point" yaml:"point"`
+	Wanted      core.Fingerprint `json:"wanted" yaml:"wanted"`
+	Enforced    core.Fingerprint `json:"enforced" yaml:"enforced"`
+	Differences []Difference     `json:"differences" yaml:"differences"`
+}
+
+// Difference is one thing at a point that is not as it should be.
+type Difference struct {
+	Object     string `json:"object" yaml:"object"`
+	Difference string `json:"difference" yaml:"difference"`
+	NIC        string `json:"nic,omitempty" yaml:"nic,omitempty"`
+}
+
+// Check is one line of doctor.
+type Check struct {
+	Part     string `json:"part" yaml:"part"` // agent, backend, hypervisor
+	Name     string `json:"name" yaml:"name"`
+	Status   string `json:"status" yaml:"status"`
+	Summary  string `json:"summary" yaml:"summary"`
+	Evidence string `json:"evidence,omitempty" yaml:"evidence,omitempty"`
+	Fix      string `json:"fix,omitempty" yaml:"fix,omitempty"`
+}
+
+// Counter is what one NIC's traffic came to for one reason.
+type Counter struct {
+	NIC       string `json:"nic,omitempty" yaml:"nic,omitempty"`
+	VM        string `json:"vm,omitempty" yaml:"vm,omitempty"`
+	Device    string `json:"device,omitempty" yaml:"device,omitempty"`
+	Direction string `json:"direction" yaml:"direction"`
+	Reason    string `json:"reason" yaml:"reason"`
+	Packets   uint64 `json:"packets" yaml:"packets"`
+	Bytes     uint64 `json:"bytes" yaml:"bytes"`
+}
+
+// Config is the config that runs.
+type Config struct {
+	Host    string          `json:"host" yaml:"host"`
+	Cluster string          `json:"cluster,omitempty" yaml:"cluster,omitempty"`
+	Files   []string        `json:"files" yaml:"files"`
+	Values  map[string]any  `json:"values" yaml:"values"`
+	Origins []config.Origin `json:"origins" yaml:"origins"`
+	// Restart names keys that changed and count only after a restart.
+	Restart []string `json:"restart,omitempty" yaml:"restart,omitempty"`
+}
