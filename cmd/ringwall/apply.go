@@ -7,7 +7,9 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/ringwall/ringwall/core"
 	"github.com/ringwall/ringwall/core/api"
+	"github.com/ringwall/ringwall/core/engine"
 	"github.com/ringwall/ringwall/core/source/manifest"
 )
 
@@ -204,12 +206,20 @@ func (a *app) printChange(w io.Writer, c api.Change) error {
 	return a.nicStates(c.NICs).write(w)
 }
 
-func (a *app) nicStates(nics []api.NIC) *table {
+func (a *app) nicStates(nics []engine.NICStatus) *table {
 	t := a.table("VM", "MAC", "DEVICE", "STATE", "WHY").coloured("STATE")
 	for _, n := range nics {
-		t.row(n.VM, n.NIC.MAC, words(n.Devices), n.State, n.Reason)
+		t.row(n.VM, macOf(n), words(n.Devices), n.State, n.Reason)
 	}
 	return t
+}
+
+// macOf is empty for a port that is no NIC's.
+func macOf(n engine.NICStatus) string {
+	if n.NIC == (core.NICKey{}) {
+		return ""
+	}
+	return n.NIC.MAC.String()
 }
 
 // printDiff is a diff: one line for each thing that comes or goes.

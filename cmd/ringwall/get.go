@@ -23,8 +23,10 @@ which "ringwall apply" takes again. NICs are on this host, with their state. Set
 rules are what this host's backend enforces: rules taken apart by family, protocol
 and peer, and the members of the groups that rules refer to.
 
-A NIC is enforced, pending (its VM does not run here), or closed (it passes nothing);
-the column WHY says what is between it and being enforced.`,
+A NIC is enforced; pending: its VM does not run here; closed: it passes nothing; stale: it
+is held to an older policy; conflict: two sources or two NICs claim the same;
+closed-port: a port that looks like a VM's and no NIC has; or unmanaged. The column
+WHY says what is between it and being enforced.`,
 		Example: `  ringwall get groups
   ringwall get nics
   ringwall get groups web -o yaml
@@ -70,7 +72,7 @@ the column WHY says what is between it and being enforced.`,
 		return a.print(nics, func(w io.Writer) error {
 			t := a.table("VM", "MAC", "DEVICE", "BRIDGE", "ADDRESSES", "GROUPS", "STATE", "WHY").coloured("STATE")
 			for _, n := range nics {
-				t.row(n.VM, n.NIC.MAC, words(n.Devices), n.Bridge, words(n.Addresses), words(n.Groups), n.State, n.Reason)
+				t.row(n.VM, macOf(n.NICStatus), words(n.Devices), n.Bridge, words(n.Addresses), words(n.Groups), n.State, n.Reason)
 			}
 			return t.write(w)
 		})

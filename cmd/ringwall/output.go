@@ -1,8 +1,8 @@
 package main
 
 import (
-	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -25,16 +25,40 @@ func (a *app) print(v any, table func(io.Writer) error) error {
 		enc.SetEscapeHTML(false)
 		return enc.Encode(v)
 	case "yaml":
-		var b bytes.Buffer
-		enc := yaml.NewEncoder(&b)
-		enc.SetIndent(2)
-		if err := enc.Encode(v); err != nil {
-			return err
-		}
-		_, err := a.stdout.Write(b.Bytes())
-		return err
+		return writeYAML(a.stdout, v)
 	}
 	return table(a.stdout)
+}
+
+// writeYAML writes what has a form in YAML in that, and everything else as its
+// JSON says, key for key.
+func writeYAML(w io.Writer, v any) error {
+	if _, ok := v.(yaml.Marshaler); !ok {
+		text, err := json.Marshal(v)
+		if err != nil {
+			return err
+		}
+		var doc yaml.Node
+		if err := yaml.Unmarshal(text, &doc); err != nil {
+			return err
+		}
+		restyle(&doc)
+		v = &doc
+	}
+	enc := yaml.NewEncoder(w)
+	enc.SetIndent(2)
+	return errors.Join(enc.Encode(v), enc.Close())
+}
+
+// restyle turns JSON's braces and quotes into YAML's usual style. Empty lists
+// and mappings have no other form.
+func restyle(n *yaml.Node) {
+	if len(n.Content) > 0 || n.Kind == yaml.ScalarNode {
+		n.Style = 0
+	}
+	for _, c := range n.Content {
+		restyle(c)
+	}
 }
 
 // wantsColour: on a terminal, unless NO_COLOR (no-color.org) or a dumb terminal
@@ -70,11 +94,11 @@ func (a *app) paint(c colour, s string) string {
 // stateColour is how good a state is.
 func stateColour(s string) colour {
 	switch {
-	case slices.Contains([]string{"enforced", "ok", "in sync", "created", "unchanged"}, s):
+	case slices.Contains([]string{"enforced", "ok", "in sync", "created", "unchanged", "running"}, s):
 		return green
-	case slices.Contains([]string{"pending", "warning", "waiting", "updated", "retrying"}, s):
+	case slices.Contains([]string{"pending", "unmanaged", "warning", "waiting", "updated", "restarting"}, s):
 		return yellow
-	case slices.Contains([]string{"closed", "error", "failed", "stale", "deleted", "out of sync"}, s):
+	case slices.Contains([]string{"closed", "closed-port", "conflict", "stale", "error", "deleted", "out of sync"}, s):
 		return red
 	}
 	return plain

@@ -12,6 +12,7 @@ import (
 
 	"github.com/ringwall/ringwall/cmd/internal/version"
 	"github.com/ringwall/ringwall/core/api"
+	"github.com/ringwall/ringwall/core/engine"
 )
 
 func (a *app) statusCommand() *cobra.Command {
@@ -42,12 +43,15 @@ func (a *app) printStatus(w io.Writer, st api.Status) error {
 	}
 	fmt.Fprintf(w, "Host        %s\n", host)
 	fmt.Fprintf(w, "Ringwall    %s, %s\n", st.Version.Version, st.Version.Mode)
-	hypervisor := st.Adapter.Name
-	switch {
-	case st.Adapter.Error != "":
-		hypervisor += ", " + a.paint(red, "failing: "+st.Adapter.Error)
-	case !st.Adapter.Ready:
-		hypervisor += ", " + a.paint(yellow, "not heard of yet")
+	hypervisor := st.Hypervisor
+	if ad := st.Adapter; ad != nil {
+		hypervisor += ", " + plural(ad.VMs, "VM")
+		switch {
+		case ad.Reason != "":
+			hypervisor += "; " + a.paint(red, ad.Reason)
+		case !ad.Ready:
+			hypervisor += "; " + a.paint(yellow, "has not answered yet")
+		}
 	}
 	fmt.Fprintf(w, "Hypervisor  %s\n", hypervisor)
 	fmt.Fprintf(w, "Desired     %s, %s\n", plural(st.Groups, "group"), plural(st.VMs, "VM"))
@@ -55,19 +59,22 @@ func (a *app) printStatus(w io.Writer, st api.Status) error {
 	fmt.Fprintln(w)
 	t := a.table("POINT", "BACKEND", "STATE", "WANTED", "ENFORCED", "WHY").coloured("STATE")
 	for _, p := range st.Points {
-		state, why := "in sync", p.Error
+		state, why := "in sync", p.Reason
+		if p.WatchError != "" {
+			why = strings.TrimPrefix(why+"; cannot be read back: "+p.WatchError, "; ")
+		}
 		if !p.InSync {
 			state = "out of sync"
 			if !p.Retry.IsZero() {
 				why += "; next try at " + p.Retry.Format(time.TimeOnly)
 			}
 		}
-		t.row(p.Name, p.Backend, state, p.Wanted.Short(), p.Enforced.Short(), why)
+		t.row(pointName(p.Name), p.Backend, state, p.Wanted.Short(), p.Enforced.Short(), why)
 	}
 	if err := t.write(w); err != nil {
 		return err
 	}
-	open := slices.DeleteFunc(slices.Clone(st.NICs), func(n api.NIC) bool { return n.State == "enforced" })
+	open := slices.DeleteFunc(slices.Clone(st.NICs), func(n engine.NICStatus) bool { return n.State == engine.Enforced })
 	if len(open) > 0 {
 		fmt.Fprintln(w)
 		if err := a.nicStates(open).write(w); err != nil {
@@ -83,9 +90,17 @@ func (a *app) printStatus(w io.Writer, st api.Status) error {
 	return nil
 }
 
+// pointName: the point without a name is this host.
+func pointName(s string) string {
+	if s == "" {
+		return "host"
+	}
+	return s
+}
+
 // nicCounts is "4 enforced, 1 pending".
-func nicCounts(nics []api.NIC) string {
-	n := map[string]int{}
+func nicCounts(nics []engine.NICStatus) string {
+	n := map[engine.State]int{}
 	for _, nic := range nics {
 		n[nic.State]++
 	}
@@ -163,12 +178,12 @@ func (a *app) printVerification(w io.Writer, points []api.Verification) error {
 	for _, p := range points {
 		switch {
 		case verified(p):
-			fmt.Fprintf(w, "%s: %s, ruleset %s\n", p.Point, a.paint(green, "as it should be"), p.Enforced.Short())
+			fmt.Fprintf(w, "%s: %s, ruleset %s\n", pointName(p.Point), a.paint(green, "as it should be"), p.Enforced.Short())
 			continue
 		case p.Wanted != p.Enforced:
-			fmt.Fprintf(w, "%s: %s %s, should be %s\n", p.Point, a.paint(red, "holds ruleset"), p.Enforced.Short(), p.Wanted.Short())
+			fmt.Fprintf(w, "%s: %s %s, should be %s\n", pointName(p.Point), a.paint(red, "holds ruleset"), p.Enforced.Short(), p.Wanted.Short())
 		default:
-			fmt.Fprintf(w, "%s: %s\n", p.Point, a.paint(red, "differs from ruleset "+p.Enforced.Short()))
+			fmt.Fprintf(w, "%s: %s\n", pointName(p.Point), a.paint(red, "differs from ruleset "+p.Enforced.Short()))
 		}
 		if len(p.Differences) == 0 {
 			continue
@@ -247,8 +262,8 @@ func (a *app) versionCommand() *cobra.Command {
 		Args: noArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			out := struct {
-				Client string       `json:"client" yaml:"client"`
-				Agent  *api.Version `json:"agent,omitempty" yaml:"agent,omitempty"`
+				Client string       `json:"client"`
+				Agent  *api.Version `json:"agent,omitempty"`
 			}{Client: version.String()}
 			if !client {
 				err := a.service(cmd.Context(), func(s api.Service) error {

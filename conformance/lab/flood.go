@@ -146,6 +146,9 @@ func (f *Flood) send(ctx context.Context) {
 		for due := int(time.Since(start).Seconds() * float64(f.spec.Rate)); n <= due; n++ {
 			binary.BigEndian.PutUint64(message, uint64(n))
 			_, err := f.out.WriteToUDPAddrPort(message, to)
+			if err != nil && ctx.Err() != nil {
+				return // stopped in the middle: it was never sent
+			}
 			f.mu.Lock()
 			f.stats.Sent++
 			if err != nil {

@@ -104,13 +104,13 @@ func (o *Observatory) Send(ctx context.Context, probes ...Probe) ([]Sighting, er
 	if _, err := o.drain(nil); err != nil { // what came in before is none of theirs
 		return nil, err
 	}
-	err := onOneCPU(func() error {
+	err := onOneCPU(func(cpu int) error {
 		for first := 0; first < len(probes); {
 			if err := ctx.Err(); err != nil {
 				return err
 			}
 			last := waveEnd(keys, first)
-			if err := o.sendWave(seen[first:last], keys[first:last]); err != nil {
+			if err := o.sendWave(seen[first:last], keys[first:last], cpu); err != nil {
 				return err
 			}
 			first = last
@@ -155,7 +155,53 @@ func waveEnd(keys []string, first int) int {
 // times as there are ports.
 const fenceEvery = 8
 
-func (o *Observatory) sendWave(wave []Sighting, keys []string) error {
+// waveAttempts is how often a wave is sent when the backlog overflows meanwhile,
+// for which others on the machine may be the reason.
+const waveAttempts = 5
+
+// sendWave sends probes that can be told apart. What was not seen while the
+// backlog overflowed is sent again: it may have been lost there.
+func (o *Observatory) sendWave(wave []Sighting, keys []string, cpu int) error {
+	for range waveAttempts {
+		before, err := backlogDrops(cpu)
+		if err != nil {
+			return err
+		}
+		if err := o.sendUnseen(wave); err != nil {
+			return err
+		}
+		captured, err := o.drain(nil)
+		if err != nil {
+			return err
+		}
+		assign(captured, wave, keys)
+		if after, err := backlogDrops(cpu); err != nil || after == before {
+			return err
+		}
+	}
+	return fmt.Errorf("the backlog of CPU %d overflowed in %d attempts, and frames were lost: flood fewer ports than net.core.netdev_max_backlog, or keep other load away; no verdict can be given", cpu, waveAttempts)
+}
+
+func (o *Observatory) sendUnseen(wave []Sighting) error {
+	n := 0
+	for _, s := range wave {
+		if len(s.Packets) > 0 {
+			continue
+		}
+		if err := o.senders[s.Probe.From].send(s.Probe.Frame); err != nil {
+			return fmt.Errorf("probe %q: %w", s.Probe.Name, err)
+		}
+		if n++; n%fenceEvery == 0 {
+			if err := o.fence.pass(); err != nil {
+				return err
+			}
+		}
+	}
+	return o.fence.settle(o.Settle)
+}
+
+// assign gives each captured frame to the probe that it is.
+func assign(captured []Captured, wave []Sighting, keys []string) {
 	byKey := map[string]int{}
 	var byMatch []int
 	for i, s := range wave {
@@ -164,19 +210,7 @@ func (o *Observatory) sendWave(wave []Sighting, keys []string) error {
 		} else {
 			byKey[keys[i]] = i
 		}
-		if err := o.senders[s.Probe.From].send(s.Probe.Frame); err != nil {
-			return fmt.Errorf("probe %q: %w", s.Probe.Name, err)
-		}
-		if i%fenceEvery == fenceEvery-1 {
-			if err := o.fence.pass(); err != nil {
-				return err
-			}
-		}
 	}
-	if err := o.fence.settle(o.Settle); err != nil {
-		return err
-	}
-	captured, err := o.drain(nil)
 	for _, c := range captured {
 		if i, ok := byKey[signature(c.Frame)]; ok {
 			wave[i].Packets = append(wave[i].Packets, c)
@@ -187,7 +221,6 @@ func (o *Observatory) sendWave(wave []Sighting, keys []string) error {
 			}
 		}
 	}
-	return err
 }
 
 func (o *Observatory) drain(into []Captured) (_ []Captured, err error) {

@@ -256,7 +256,7 @@ func (s *Station) plug(p *Port) error {
 	if err := s.plugDevice(p); err != nil {
 		return fmt.Errorf("station %s: plug %s: %w", s.name, p.spec.Device, err)
 	}
-	return s.awaitUp(p)
+	return nil
 }
 
 func (s *Station) plugDevice(p *Port) error {

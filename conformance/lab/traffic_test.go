@@ -65,7 +65,7 @@ func TestFlowBothEndsTalk(t *testing.T) {
 		}
 		f.Silence(lab.Client, true)
 		time.Sleep(30 * time.Millisecond)
-		if atServer, atClient := f.Progress(t.Context(), 100*time.Millisecond); atServer || !atClient {
+		if atServer, atClient := f.Progress(t.Context(), 500*time.Millisecond); atServer || !atClient {
 			t.Errorf("%s, client silent: server heard something: %v, client heard something: %v", svc, atServer, atClient)
 		}
 		f.Silence(lab.Client, false)

@@ -40,27 +40,27 @@ type ExplainRequest struct {
 // on different bridges the packet is judged twice, on its way to the router
 // and from it.
 type Explanation struct {
-	Allowed   bool   `json:"allowed" yaml:"allowed"`
-	WouldDrop bool   `json:"would_drop,omitempty" yaml:"would_drop,omitempty"` // enforce: false let it pass
-	Reason    string `json:"reason" yaml:"reason"`
-	Legs      []Leg  `json:"legs" yaml:"legs"`
+	Allowed   bool   `json:"allowed"`
+	WouldDrop bool   `json:"would_drop,omitempty"` // enforce: false let it pass
+	Reason    string `json:"reason"`
+	Legs      []Leg  `json:"legs"`
 }
 
 // Leg is one frame's way from port to port.
 type Leg struct {
-	Frame   string `json:"frame" yaml:"frame"`
-	From    string `json:"from" yaml:"from"`
-	To      string `json:"to" yaml:"to"`
-	Verdict string `json:"verdict" yaml:"verdict"`
-	Steps   []Step `json:"steps" yaml:"steps"`
+	Frame   string `json:"frame"`
+	From    string `json:"from"`
+	To      string `json:"to"`
+	Verdict string `json:"verdict"`
+	Steps   []Step `json:"steps"`
 }
 
 // Step is one thing that was looked at, with its row in docs/semantics.md.
 type Step struct {
-	Side    string `json:"side" yaml:"side"`
-	Row     int    `json:"row" yaml:"row"`
-	Text    string `json:"text" yaml:"text"`
-	Decides bool   `json:"decides,omitempty" yaml:"decides,omitempty"`
+	Side    string `json:"side"`
+	Row     int    `json:"row"`
+	Text    string `json:"text"`
+	Decides bool   `json:"decides,omitempty"`
 }
 
 // FrameKinds lists what ExplainRequest.Frame may be, besides an EtherType as

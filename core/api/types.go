@@ -4,10 +4,11 @@ import (
 	"context"
 	"net/http"
 	"net/netip"
-	"time"
 
 	"github.com/ringwall/ringwall/core"
 	"github.com/ringwall/ringwall/core/config"
+	"github.com/ringwall/ringwall/core/engine"
+	"github.com/ringwall/ringwall/core/plugin"
 	"github.com/ringwall/ringwall/core/source/manifest"
 )
 
@@ -32,6 +33,7 @@ type Service interface {
 	// Verify reads back what is enforced and compares it.
 	Verify(context.Context, Empty) ([]Verification, error)
 	Doctor(context.Context, Empty) ([]Check, error)
+	Plugins(context.Context, Empty) ([]plugin.State, error)
 	Counters(context.Context, Empty) ([]Counter, error)
 	Config(context.Context, Empty) (Config, error)
 	// Reload reads config anew. An invalid one is an error, and the one that
@@ -53,6 +55,7 @@ func verbs(s Service) map[string]http.Handler {
 		"status":   handle(s.Status),
 		"verify":   handle(s.Verify),
 		"doctor":   handle(s.Doctor),
+		"plugins":  handle(s.Plugins),
 		"counters": handle(s.Counters),
 		"config":   handle(s.Config),
 		"reload":   handle(s.Reload),
@@ -94,6 +97,9 @@ func (c *Client) Verify(ctx context.Context, in Empty) ([]Verification, error) {
 func (c *Client) Doctor(ctx context.Context, in Empty) ([]Check, error) {
 	return call[[]Check](ctx, c, "doctor", in)
 }
+func (c *Client) Plugins(ctx context.Context, in Empty) ([]plugin.State, error) {
+	return call[[]plugin.State](ctx, c, "plugins", in)
+}
 func (c *Client) Counters(ctx context.Context, in Empty) ([]Counter, error) {
 	return call[[]Counter](ctx, c, "counters", in)
 }
@@ -109,9 +115,9 @@ type Empty struct{}
 
 // Version says what answers.
 type Version struct {
-	Version string `json:"version" yaml:"version"` // of the program
-	API     string `json:"api" yaml:"api"`
-	Mode    string `json:"mode" yaml:"mode"` // agent or standalone
+	Version string `json:"version"` // of the program
+	API     string `json:"api"`
+	Mode    string `json:"mode"` // agent or standalone
 }
 
 // ApplyRequest carries a manifest as it was written.
@@ -146,144 +152,117 @@ const (
 
 // Change is what a call did, or would do.
 type Change struct {
-	Objects []ObjectChange `json:"objects" yaml:"objects"`
+	Objects []ObjectChange `json:"objects"`
 	// Elements of rulesets that come or go, one line each: "+ group web: ...".
-	Elements []Element `json:"elements,omitempty" yaml:"elements,omitempty"`
+	Elements []Element `json:"elements,omitempty"`
 	// NICs that the change concerns, as they are after it.
-	NICs []NIC `json:"nics,omitempty" yaml:"nics,omitempty"`
+	NICs []engine.NICStatus `json:"nics,omitempty"`
 }
 
 // ObjectChange is one group or VM.
 type ObjectChange struct {
-	Kind   string `json:"kind" yaml:"kind"` // group or vm
-	Name   string `json:"name" yaml:"name"`
-	Action Action `json:"action" yaml:"action"`
+	Kind   string `json:"kind"` // group or vm
+	Name   string `json:"name"`
+	Action Action `json:"action"`
 }
 
 // Element is one part of a ruleset that comes or goes.
 type Element struct {
-	Point string `json:"point,omitempty" yaml:"point,omitempty"`
-	Add   bool   `json:"add" yaml:"add"`
-	What  string `json:"what" yaml:"what"` // "group web", "members of db", "nic a/02:...", "options"
-	Value string `json:"value" yaml:"value"`
+	Point string `json:"point,omitempty"`
+	Add   bool   `json:"add"`
+	What  string `json:"what"` // "group web", "members of db", "nic a/02:...", "options"
+	Value string `json:"value"`
 }
 
 // Objects is desired state and who put it there.
 type Objects struct {
-	Manifest manifest.Manifest `json:"manifest" yaml:"manifest"`
+	Manifest manifest.Manifest `json:"manifest"`
 	// Sources by group name and VM key.
-	GroupSources map[string]string     `json:"group_sources" yaml:"group_sources"`
-	VMSources    map[core.VMKey]string `json:"vm_sources" yaml:"vm_sources"`
+	GroupSources map[string]string     `json:"group_sources"`
+	VMSources    map[core.VMKey]string `json:"vm_sources"`
 }
 
-// NIC is one NIC as it is wanted and as it is enforced.
+// NIC is one NIC as it stands, with what is wanted of it.
 type NIC struct {
-	NIC          core.NICKey  `json:"nic" yaml:"nic"`
-	VM           string       `json:"vm" yaml:"vm"` // name
-	Kind         string       `json:"kind" yaml:"kind"`
-	Point        string       `json:"point,omitempty" yaml:"point,omitempty"`
-	Bridge       string       `json:"bridge,omitempty" yaml:"bridge,omitempty"`
-	Devices      []string     `json:"devices,omitempty" yaml:"devices,omitempty"`
-	Addresses    []netip.Addr `json:"addresses,omitempty" yaml:"addresses,omitempty"`
-	Pairs        []string     `json:"allowed_pairs,omitempty" yaml:"allowed_pairs,omitempty"`
-	Groups       []string     `json:"groups,omitempty" yaml:"groups,omitempty"`
-	AntiSpoofing bool         `json:"anti_spoofing" yaml:"anti_spoofing"`
-	State        string       `json:"state" yaml:"state"`
-	Reason       string       `json:"reason,omitempty" yaml:"reason,omitempty"` // why it is not as wanted
+	engine.NICStatus
+	Kind         string       `json:"kind"`
+	Addresses    []netip.Addr `json:"addresses,omitempty"`
+	Pairs        []string     `json:"allowed_pairs,omitempty"`
+	AntiSpoofing bool         `json:"anti_spoofing"`
 }
 
 // Set is the members of a remote group.
 type Set struct {
-	Point   string       `json:"point,omitempty" yaml:"point,omitempty"`
-	Group   string       `json:"group" yaml:"group"`
-	Members []netip.Addr `json:"members" yaml:"members"`
+	Point   string       `json:"point,omitempty"`
+	Group   string       `json:"group"`
+	Members []netip.Addr `json:"members"`
 }
 
 // Rule is one entry of a compiled group.
 type Rule struct {
-	Point     string `json:"point,omitempty" yaml:"point,omitempty"`
-	Group     string `json:"group" yaml:"group"`
-	Direction string `json:"direction" yaml:"direction"`
-	Family    string `json:"family" yaml:"family"`
-	Protocol  string `json:"protocol" yaml:"protocol"`
-	Match     string `json:"match,omitempty" yaml:"match,omitempty"` // ports, or type and code
-	Peer      string `json:"peer" yaml:"peer"`
+	Point     string `json:"point,omitempty"`
+	Group     string `json:"group"`
+	Direction string `json:"direction"`
+	Family    string `json:"family"`
+	Protocol  string `json:"protocol"`
+	Match     string `json:"match,omitempty"` // ports, or type and code
+	Peer      string `json:"peer"`
 }
 
-// Status is the state of an agent.
+// Status is an agent and its engine in one look.
 type Status struct {
-	Version  Version  `json:"version" yaml:"version"`
-	Host     string   `json:"host" yaml:"host"`
-	Cluster  string   `json:"cluster,omitempty" yaml:"cluster,omitempty"`
-	Adapter  Adapter  `json:"hypervisor" yaml:"hypervisor"`
-	Points   []Point  `json:"points" yaml:"points"`
-	NICs     []NIC    `json:"nics" yaml:"nics"`
-	Groups   int      `json:"groups" yaml:"groups"`
-	VMs      int      `json:"vms" yaml:"vms"`
-	Problems []string `json:"problems,omitempty" yaml:"problems,omitempty"`
-}
-
-// Adapter is what tells the agent of VMs.
-type Adapter struct {
-	Name  string `json:"name" yaml:"name"`
-	Ready bool   `json:"ready" yaml:"ready"`
-	Error string `json:"error,omitempty" yaml:"error,omitempty"`
-}
-
-// Point is one enforcement point.
-type Point struct {
-	Name     string           `json:"name" yaml:"name"`
-	Backend  string           `json:"backend" yaml:"backend"`
-	InSync   bool             `json:"in_sync" yaml:"in_sync"`
-	Wanted   core.Fingerprint `json:"wanted" yaml:"wanted"`
-	Enforced core.Fingerprint `json:"enforced" yaml:"enforced"`
-	Error    string           `json:"error,omitempty" yaml:"error,omitempty"`
-	Retry    time.Time        `json:"retry,omitzero" yaml:"retry,omitempty"`
+	Version    Version `json:"version"`
+	Host       string  `json:"host"`
+	Cluster    string  `json:"cluster,omitempty"`
+	Hypervisor string  `json:"hypervisor"` // name of the adapter
+	Groups     int     `json:"groups"`
+	VMs        int     `json:"vms"`
+	engine.Status
 }
 
 // Verification is one point's enforcement read back.
 type Verification struct {
-	Point       string           `json:"point" yaml:"point"`
-	Wanted      core.Fingerprint `json:"wanted" yaml:"wanted"`
-	Enforced    core.Fingerprint `json:"enforced" yaml:"enforced"`
-	Differences []Difference     `json:"differences" yaml:"differences"`
+	Point       string           `json:"point"`
+	Wanted      core.Fingerprint `json:"wanted"`
+	Enforced    core.Fingerprint `json:"enforced"`
+	Differences []Difference     `json:"differences"`
 }
 
 // Difference is one thing at a point that is not as it should be.
 type Difference struct {
-	Object     string `json:"object" yaml:"object"`
-	Difference string `json:"difference" yaml:"difference"`
-	NIC        string `json:"nic,omitempty" yaml:"nic,omitempty"`
+	Object     string `json:"object"`
+	Difference string `json:"difference"`
+	NIC        string `json:"nic,omitempty"`
 }
 
 // Check is one line of doctor.
 type Check struct {
-	Part     string `json:"part" yaml:"part"` // agent, backend, hypervisor
-	Name     string `json:"name" yaml:"name"`
-	Status   string `json:"status" yaml:"status"`
-	Summary  string `json:"summary" yaml:"summary"`
-	Evidence string `json:"evidence,omitempty" yaml:"evidence,omitempty"`
-	Fix      string `json:"fix,omitempty" yaml:"fix,omitempty"`
+	Part     string `json:"part"` // agent, backend, hypervisor
+	Name     string `json:"name"`
+	Status   string `json:"status"`
+	Summary  string `json:"summary"`
+	Evidence string `json:"evidence,omitempty"`
+	Fix      string `json:"fix,omitempty"`
 }
 
 // Counter is what one NIC's traffic came to for one reason.
 type Counter struct {
-	NIC       string `json:"nic,omitempty" yaml:"nic,omitempty"`
-	VM        string `json:"vm,omitempty" yaml:"vm,omitempty"`
-	Device    string `json:"device,omitempty" yaml:"device,omitempty"`
-	Direction string `json:"direction" yaml:"direction"`
-	Reason    string `json:"reason" yaml:"reason"`
-	Packets   uint64 `json:"packets" yaml:"packets"`
-	Bytes     uint64 `json:"bytes" yaml:"bytes"`
+	NIC       string `json:"nic,omitempty"`
+	VM        string `json:"vm,omitempty"`
+	Device    string `json:"device,omitempty"`
+	Direction string `json:"direction"`
+	Reason    string `json:"reason"`
+	Packets   uint64 `json:"packets"`
+	Bytes     uint64 `json:"bytes"`
 }
 
 // Config is the config that runs.
 type Config struct {
-	Host    string          `json:"host" yaml:"host"`
-	Cluster string          `json:"cluster,omitempty" yaml:"cluster,omitempty"`
-	Files   []string        `json:"files" yaml:"files"`
-	Values  map[string]any  `json:"values" yaml:"values"`
-	Origins []config.Origin `json:"origins" yaml:"origins"`
+	Host    string          `json:"host"`
+	Cluster string          `json:"cluster,omitempty"`
+	Files   []string        `json:"files"`
+	Values  map[string]any  `json:"values"`
+	Origins []config.Origin `json:"origins"`
 	// Restart names keys that changed and count only after a restart.
-	Restart []string `json:"restart,omitempty" yaml:"restart,omitempty"`
+	Restart []string `json:"restart,omitempty"`
 }

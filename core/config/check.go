@@ -17,28 +17,28 @@ import (
 // Class is a class of hosts that config makes alike: a cluster, or one entry
 // of hosts in it.
 type Class struct {
-	Cluster string `json:"cluster,omitempty" yaml:"cluster,omitempty"`
-	Host    string `json:"host,omitempty" yaml:"host,omitempty"` // entry of hosts; empty = any other member
+	Cluster string `json:"cluster,omitempty"`
+	Host    string `json:"host,omitempty"` // entry of hosts; empty = any other member
 	// Backend and Hypervisor are zero when Errors tell why they cannot be told.
-	Backend    Component `json:"backend" yaml:"backend"`
-	Hypervisor Component `json:"hypervisor" yaml:"hypervisor"`
-	Errors     []string  `json:"errors,omitempty" yaml:"errors,omitempty"`
-	Warnings   []string  `json:"warnings,omitempty" yaml:"warnings,omitempty"`
+	Backend    Component `json:"backend"`
+	Hypervisor Component `json:"hypervisor"`
+	Errors     []string  `json:"errors,omitempty"`
+	Warnings   []string  `json:"warnings,omitempty"`
 }
 
 // Component is the driver or adapter that a class of hosts uses.
 type Component struct {
-	Name   string        `json:"name" yaml:"name"`
-	Run    Run           `json:"run" yaml:"run"`
-	Plugin *PluginBinary `json:"plugin,omitempty" yaml:"plugin,omitempty"`
+	Name   string        `json:"name"`
+	Run    Run           `json:"run"`
+	Plugin *PluginBinary `json:"plugin,omitempty"`
 }
 
 // PluginBinary is a plugin's binary and what became of its check on this machine.
 type PluginBinary struct {
-	Path   string   `json:"path" yaml:"path"`
-	SHA256 string   `json:"sha256,omitempty" yaml:"sha256,omitempty"` // of the file on this machine; empty = it is not here
-	Pins   []string `json:"pins,omitempty" yaml:"pins,omitempty"`
-	Status string   `json:"status" yaml:"status"` // pinned, unpinned, mismatch, absent
+	Path   string   `json:"path"`
+	SHA256 string   `json:"sha256,omitempty"` // of the file on this machine; empty = it is not here
+	Pins   []string `json:"pins,omitempty"`
+	Status string   `json:"status"` // pinned, unpinned, mismatch, absent
 }
 
 // What can be said of a plugin's binary.

@@ -47,9 +47,9 @@ type Loaded struct {
 
 // Origin says where one value came from.
 type Origin struct {
-	Key   string `json:"key" yaml:"key"`
-	Value any    `json:"value" yaml:"value"`
-	From  string `json:"from" yaml:"from"` // "built-in", "FILE: clusters.X", "environment: RINGWALL_MODE", "flag: --mode"
+	Key   string `json:"key"`
+	Value any    `json:"value"`
+	From  string `json:"from"` // "built-in", "FILE: clusters.X", "environment: RINGWALL_MODE", "flag: --mode"
 }
 
 // Values is the merged config in the schema's form, for printing.

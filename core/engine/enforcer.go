@@ -20,8 +20,9 @@ type enforcer struct {
 	stats   *Stats
 
 	enforced policy.Versioned
-	known    bool // the point holds enforced; false until the first Sync
-	resync   bool // it may hold something else: Sync, not Apply
+	known    bool   // the point holds enforced; false until the first Sync
+	resync   bool   // it may hold something else: Sync, not Apply
+	writes   uint64 // that succeeded
 	holds    map[unit]hold
 	sweep    sweepNeed
 }

@@ -23,6 +23,7 @@ type inventory struct {
 	tried   chan struct{}     // closed when the first List has ended
 	tryOnce sync.Once
 	mu      sync.Mutex
+	version uint64 // grows with all news
 	vms     map[core.VMKey]core.Instance
 	// ready: a List was believed. Until then nothing is enforced that was not
 	// before.

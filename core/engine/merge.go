@@ -17,6 +17,7 @@ const SourceHypervisor = "hypervisor"
 type merged struct {
 	vms  []core.VM // with bindings; of every VM that somebody speaks for
 	nics map[core.NICKey]*nic
+	byVM map[core.VMKey][]core.NICKey // of nics
 	// keys leads from a desired record to the VM's key here, which is the
 	// hypervisor's UUID where the record has but a name.
 	keys     map[core.VMKey]core.VMKey
@@ -54,7 +55,7 @@ func (p problems) beyond(old problems) error {
 // and where a NIC is plugged in; a desired record on the rest; hypervisor
 // metadata where there is no record.
 func merge(desired map[core.VMKey]state.VM, groups []core.Group, inv stock) *merged {
-	m := &merged{nics: map[core.NICKey]*nic{}, keys: map[core.VMKey]core.VMKey{}, present: map[core.VMKey]bool{}, problems: problems{}}
+	m := &merged{nics: map[core.NICKey]*nic{}, byVM: map[core.VMKey][]core.NICKey{}, keys: map[core.VMKey]core.VMKey{}, present: map[core.VMKey]bool{}, problems: problems{}}
 	if !inv.adapter {
 		for _, key := range slices.Sorted(maps.Keys(desired)) {
 			m.hinted(desired[key])
@@ -85,8 +86,16 @@ func (m *merged) hinted(d state.VM) {
 	for _, n := range d.NICs {
 		here := n.Binding.Bridge != ""
 		m.present[d.Key] = m.present[d.Key] || here
-		m.nics[core.NICKey{VM: d.Key, MAC: n.MAC}] = &nic{vm: d.Name, source: d.Source, groups: n.Groups, binding: n.Binding, present: here}
+		m.add(d.Key, n.MAC, &nic{vm: d.Name, source: d.Source, groups: n.Groups, binding: n.Binding, present: here})
 	}
+}
+
+func (m *merged) add(vm core.VMKey, mac core.MAC, n *nic) {
+	k := core.NICKey{VM: vm, MAC: mac}
+	if _, twice := m.nics[k]; !twice {
+		m.byVM[vm] = append(m.byVM[vm], k)
+	}
+	m.nics[k] = n
 }
 
 // match finds the instance of each desired record: by key, else by a name that
@@ -145,12 +154,12 @@ func (m *merged) desired(d state.VM, in core.Instance, here bool) {
 		delete(plugged, n.MAC)
 		m.compareHint(d, n, binding, present)
 		vm.NICs[i].Binding = binding
-		m.nics[core.NICKey{VM: vm.Key, MAC: n.MAC}] = &nic{vm: vm.Name, source: d.Source, groups: n.Groups, binding: binding, present: present, problem: conflict}
+		m.add(vm.Key, n.MAC, &nic{vm: vm.Name, source: d.Source, groups: n.Groups, binding: binding, present: present, problem: conflict})
 	}
 	m.vms = append(m.vms, vm)
 	for mac, binding := range plugged {
-		m.nics[core.NICKey{VM: vm.Key, MAC: mac}] = &nic{vm: vm.Name, source: d.Source, binding: binding, present: true,
-			problem: fmt.Errorf("source %s says nothing of this NIC: %w", d.Source, core.ErrNotFound)}
+		m.add(vm.Key, mac, &nic{vm: vm.Name, source: d.Source, binding: binding, present: true,
+			problem: fmt.Errorf("source %s says nothing of this NIC: %w", d.Source, core.ErrNotFound)})
 	}
 }
 
@@ -190,7 +199,7 @@ func (m *merged) metadata(in core.Instance, groups []core.Group) {
 		}
 	}
 	for _, n := range in.VM.NICs {
-		m.nics[core.NICKey{VM: in.VM.Key, MAC: n.MAC}] = &nic{vm: in.VM.Name, source: source, groups: n.Groups, binding: n.Binding, present: true, problem: problem}
+		m.add(in.VM.Key, n.MAC, &nic{vm: in.VM.Name, source: source, groups: n.Groups, binding: n.Binding, present: true, problem: problem})
 	}
 }
 

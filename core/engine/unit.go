@@ -37,8 +37,11 @@ func compareUnits(a, b unit) int {
 		}
 		return 0
 	}
-	return cmp.Or(cmp.Compare(rank(a), rank(b)), cmp.Compare(a.group, b.group),
-		cmp.Compare(a.nic.VM, b.nic.VM), slices.Compare(a.nic.MAC[:], b.nic.MAC[:]))
+	return cmp.Or(cmp.Compare(rank(a), rank(b)), cmp.Compare(a.group, b.group), compareNICs(a.nic, b.nic))
+}
+
+func compareNICs(a, b core.NICKey) int {
+	return cmp.Or(cmp.Compare(a.VM, b.VM), slices.Compare(a.MAC[:], b.MAC[:]))
 }
 
 // unitsOf lists what a delta changes, in the order of compareUnits.

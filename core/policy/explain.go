@@ -87,7 +87,7 @@ var senderNotes = []note{
 	{11, sayAddress},
 	{14, sayState},
 	{22, sayHome},
-	{24, func(q *question) string { return "no egress rule of " + groupList(q) + " matches" }},
+	{24, func(q *question) string { return sayNoRule(q, core.Egress) }},
 }
 
 var receiverNotes = []note{
@@ -103,7 +103,7 @@ var receiverNotes = []note{
 		return fmt.Sprintf("destination %s at %s is the NIC's", q.frame.IP.Dst, q.frame.Dst)
 	}},
 	{9, sayState},
-	{16, func(q *question) string { return "no ingress rule of " + groupList(q) + " matches" }},
+	{16, func(q *question) string { return sayNoRule(q, core.Ingress) }},
 }
 
 func sayAddress(q *question) string {
@@ -127,13 +127,13 @@ func sayHome(q *question) string {
 	return fmt.Sprintf("the NIC has an %s address", q.family)
 }
 
-func groupList(q *question) string {
-	switch n := len(q.nic.Groups); n {
+func sayNoRule(q *question, d core.Direction) string {
+	switch gs := q.nic.Groups; len(gs) {
 	case 0:
-		return "no group (none is attached)"
+		return "no group is attached"
 	case 1:
-		return "group " + q.nic.Groups[0]
+		return fmt.Sprintf("no %s rule of group %s matches", d, gs[0])
 	default:
-		return "groups " + strings.Join(q.nic.Groups, ", ")
+		return fmt.Sprintf("no %s rule of groups %s matches", d, strings.Join(gs, ", "))
 	}
 }

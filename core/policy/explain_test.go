@@ -49,7 +49,7 @@ drop (ingress-rules) at the receiver
   sender row 1: pass: the uplink end is not filtered
   receiver row 7: destination 10.0.0.10 at 02:00:00:00:00:0a is the NIC's
   receiver row 9: connection tracking says new
-  receiver row 16: no ingress rule of no group (none is attached) matches
+  receiver row 16: no group is attached
   receiver row 17: drop: no ingress rule allows it
 `},
 		{"spoofed", explain(t, policy.Path{SrcMAC: macB, DstMAC: macX, Src: a4, Dst: x4}.SYN(1, 1), nicB, policy.Uplink, policy.StateNew), `

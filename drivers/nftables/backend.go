@@ -30,6 +30,7 @@ type Backend struct {
 	links    links.Snapshot
 	topo     topology
 	enforced *enforced // nil until the first Sync
+	guarded  []string  // devices that the netdev chain is hooked to
 	events   map[chan core.Event]bool
 }
 
@@ -90,7 +91,7 @@ func (b *Backend) Sync(ctx context.Context, r core.Ruleset) error {
 	if err := b.replace(ctx, want); err != nil {
 		return blame(err, r)
 	}
-	b.enforced, b.topo = next, topo
+	b.enforced, b.topo, b.guarded = next, topo, nil
 	b.guardPorts(ctx)
 	return nil
 }
@@ -213,6 +214,6 @@ func (b *Backend) Teardown(ctx context.Context) error {
 	if _, err := b.conn.Apply(ctx, nft.Diff(have, nft.State{})); err != nil {
 		return fmt.Errorf("remove the tables: %w", err)
 	}
-	b.enforced = nil
+	b.enforced, b.guarded = nil, nil
 	return nil
 }

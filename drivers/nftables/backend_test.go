@@ -11,8 +11,6 @@ import (
 	"github.com/ringwall/ringwall/core/policy"
 )
 
-
-
 // site is a host with two VMs and an uplink, and a backend opened in it.
 type site struct {
 	host         *labtest.Host

@@ -84,7 +84,7 @@ func (b *Backend) repairSwitches(ctx context.Context, t topology) error {
 // the main transaction: a device that goes away meanwhile would void that. Until
 // it stands, the ip table drops what a port hands up.
 func (b *Backend) guardPorts(ctx context.Context) {
-	var devices []string
+	devices := []string{}
 	system := map[string]bool{}
 	for _, n := range b.enforced.ruleset.NICs {
 		for _, d := range n.Devices {
@@ -103,6 +103,9 @@ func (b *Backend) guardPorts(ctx context.Context) {
 		}
 	}
 	slices.Sort(devices)
+	if b.guarded != nil && slices.Equal(devices, b.guarded) {
+		return
+	}
 	want := nft.State{}
 	if len(devices) > 0 {
 		want.Add(linkLocalGuard(devices))
@@ -114,8 +117,10 @@ func (b *Backend) guardPorts(ctx context.Context) {
 		}
 	}
 	if err != nil {
-		b.log.Debug("guarding the ports failed; trying again at the next change of links", "error", err)
+		b.log.Warn("guarding the ports failed; trying again at the next change", "error", err)
+		return
 	}
+	b.guarded = devices
 }
 
 // tell sends an event to whoever listens, and drops it for who is not reading:

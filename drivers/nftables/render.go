@@ -4,8 +4,6 @@ import (
 	"maps"
 	"slices"
 
-	"github.com/google/nftables/expr"
-
 	"github.com/ringwall/ringwall/core"
 	"github.com/ringwall/ringwall/drivers/nftables/internal/nft"
 )
@@ -39,7 +37,7 @@ func (r renderer) all(e *enforced) nft.State {
 	for p := range e.profiles {
 		bridge.AddChain(p.render())
 	}
-	bridge.AddChain(fingerprintChain(e.fingerprint))
+	bridge.AddSet(fingerprintSet(e.fingerprint))
 	fill(tables, elems)
 	return tables
 }
@@ -82,7 +80,7 @@ func (r renderer) part(e *enforced, sc scope, before bool) nft.State {
 			bridge.AddChain(p.render())
 		}
 	}
-	bridge.AddChain(fingerprintChain(e.fingerprint))
+	bridge.AddSet(fingerprintSet(e.fingerprint))
 	fill(tables, elems)
 	return tables
 }
@@ -109,29 +107,24 @@ func fill(tables nft.State, elems elements) {
 	}
 }
 
-// The fingerprint of the enforced ruleset is kept in the kernel, in the comment
-// of a chain that nothing leads to: it changes in the same transaction.
-const (
-	fingerprintName   = "fingerprint"
-	fingerprintPrefix = "ruleset "
-)
+// The fingerprint of the enforced ruleset is kept in the kernel, as the one
+// element of a set that no rule asks: it changes in the same transaction. It is
+// no comment of a rule, because the kernel walks all chains of a table again
+// when any rule changes (nft_chain_validate), and none for an element.
+const fingerprintName = "fingerprint"
 
-func fingerprintChain(f core.Fingerprint) *nft.Chain {
-	r := rule(verdictOnly(expr.VerdictReturn))
-	r.Comment = fingerprintPrefix + f.String()
-	return &nft.Chain{Name: fingerprintName, Rules: []nft.Rule{r}}
+func fingerprintSet(f core.Fingerprint) *nft.Set {
+	s := &nft.Set{Name: fingerprintName, Key: nft.Types(nft.DataType{Name: "integer", ID: nft.TypeInteger32.ID, Size: len(f)})}
+	s.Add(nft.Value{}, nft.Raw(f[:]))
+	return s
 }
 
 // readFingerprint is zero when the table holds none.
 func readFingerprint(s nft.State) core.Fingerprint {
 	var f core.Fingerprint
-	t := s[bridgeTable]
-	if t == nil || t.Chains[fingerprintName] == nil {
-		return f
-	}
-	for _, r := range t.Chains[fingerprintName].Rules {
-		if len(r.Comment) == len(fingerprintPrefix)+64 && f.UnmarshalText([]byte(r.Comment[len(fingerprintPrefix):])) != nil {
-			return core.Fingerprint{}
+	if t := s[bridgeTable]; t != nil && t.Sets[fingerprintName] != nil {
+		for key := range t.Sets[fingerprintName].Elements {
+			copy(f[:], key.From)
 		}
 	}
 	return f

@@ -1,7 +1,7 @@
 package nftables
 
 import (
-	"github.com/google/nftables/expr"
+	"golang.org/x/sys/unix"
 
 	"github.com/ringwall/ringwall/core"
 	"github.com/ringwall/ringwall/drivers/nftables/internal/nft"
@@ -131,9 +131,9 @@ type family struct {
 
 var (
 	fam4 = family{core.IPv4, ip4Table, nft.TypeIPv4, ip4Src, ip4Dst,
-		ctTuple(expr.CtKeySRC, 4), ctTuple(expr.CtKeyDST, 4), typeIPv4}
+		ctTuple(unix.NFT_CT_SRC_IP, 4), ctTuple(unix.NFT_CT_DST_IP, 4), typeIPv4}
 	fam6 = family{core.IPv6, ip6Table, nft.TypeIPv6, ip6Src, ip6Dst,
-		ctTuple(expr.CtKeySRC, 16), ctTuple(expr.CtKeyDST, 16), typeIPv6}
+		ctTuple(unix.NFT_CT_SRC_IP6, 16), ctTuple(unix.NFT_CT_DST_IP6, 16), typeIPv6}
 	families = []family{fam4, fam6}
 )
 

@@ -102,6 +102,63 @@ func (s *site) expectList(want ...core.Instance) {
 	}
 }
 
+// The forms that libvirt itself writes: a NIC on a libvirt network, one with an
+// nwfilter, one whose tap was moved by hand.
+func TestRealLibvirtForms(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, guests.LibvirtdOptions{})
+	l, err := s.daemon.Conn()
+	s.must(err)
+	net, err := l.NetworkDefineXML(`<network><name>shared</name><forward mode='bridge'/><bridge name='br1'/></network>`)
+	s.must(err)
+	s.must(l.NetworkCreate(net))
+	_, err = l.NwfilterDefineXML(`<filter name='mine'><rule action='accept' direction='inout' priority='500'/></filter>`)
+	s.must(err)
+	g, err := s.daemon.DefineGuest(guests.Spec{Name: "r-4-VM", NICs: []guests.NIC{
+		{MAC: mac(1), Network: "shared"},
+		{MAC: mac(2), Bridge: "br0", Filter: "mine", Parameters: []guests.Parameter{{Name: "IP", Value: "10.0.0.2"}, {Name: "IP", Value: "10.0.0.3"}}},
+		{MAC: mac(3), Bridge: "br0", Device: "moved"},
+	}})
+	s.must(err)
+	s.must(g.Launch())
+	links, err := s.host.Links()
+	s.must(err)
+	tap, err := links.LinkByName("moved")
+	s.must(err)
+	bridge, err := links.LinkByName("br1")
+	s.must(err)
+	s.must(links.LinkSetMaster(tap, bridge))
+
+	s.open()
+	s.expectList(core.Instance{VM: core.VM{Key: core.VMKey(g.UUID()), Name: "r-4-VM", NICs: []core.NIC{
+		{MAC: mac(1), Binding: on("br1", "vnet0")},
+		{MAC: mac(2), Binding: on("br0", "vnet1"), Addresses: addrs("10.0.0.2", "10.0.0.3")},
+		{MAC: mac(3), Binding: on("br1", "moved")},
+	}}})
+	checks, err := s.adapter.Preflight(s.ctx)
+	s.must(err)
+	got := map[string]core.Status{}
+	for _, c := range checks {
+		got[c.Name] = c.Status
+	}
+	delete(got, "br-netfilter") // the machine's
+	want := map[string]core.Status{"libvirt": core.StatusOK, "bridges": core.StatusOK, "nwfilter": core.StatusError,
+		"unfiltered-nics": core.StatusOK, "domains": core.StatusOK}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("checks (-want +got):\n%s\n%+v", diff, checks)
+	}
+
+	// A daemon that hangs: its socket still takes connections.
+	s.must(s.daemon.Freeze(s.ctx))
+	if got, err := s.adapter.List(s.ctx); err == nil {
+		t.Errorf("list of a frozen libvirtd: %v", got)
+	}
+	s.must(s.daemon.Thaw(s.ctx))
+	if _, err := s.adapter.List(s.ctx); err != nil {
+		t.Error(err)
+	}
+}
+
 func TestRealLibvirt(t *testing.T) {
 	t.Parallel()
 	s := newSite(t, guests.LibvirtdOptions{})

@@ -3,6 +3,7 @@ package kvm
 import (
 	"context"
 	"errors"
+	"log/slog"
 	"math/rand/v2"
 	"time"
 
@@ -19,7 +20,7 @@ func (a *Adapter) Watch(ctx context.Context) (<-chan core.VMEvent, error) {
 	out := make(chan core.VMEvent)
 	go func() {
 		defer close(out)
-		pause := a.o.Backoff
+		pause, level := a.o.Backoff, slog.LevelWarn
 		for ctx.Err() == nil {
 			w := watcher{Adapter: a, out: out}
 			err := w.run(ctx)
@@ -27,9 +28,10 @@ func (a *Adapter) Watch(ctx context.Context) (<-chan core.VMEvent, error) {
 				return
 			}
 			if w.synced {
-				pause = a.o.Backoff
+				pause, level = a.o.Backoff, slog.LevelWarn
 			}
-			a.log.Warn("lost sight of libvirt; VMs that run are enforced on, changes wait", "retry_in", pause, "error", err)
+			a.log.Log(ctx, level, "libvirt is out of sight; what is enforced stays, changes wait", "retry_in", pause, "error", err)
+			level = slog.LevelDebug // said once
 			wait(ctx, pause/2+rand.N(pause))
 			pause = min(2*pause, 50*a.o.Backoff)
 		}
@@ -93,7 +95,10 @@ func (w *watcher) serve(ctx context.Context, events <-chan DomainRef) error {
 		}
 		select {
 		case out <- next:
-			w.synced = true
+			if next.Kind == core.VMResync {
+				w.synced = true
+				w.log.Info("libvirt is in sight")
+			}
 			next = core.VMEvent{}
 		case ref, ok := <-events:
 			if !ok {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/netip"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -396,13 +397,15 @@ func TestWritesAreSerialised(t *testing.T) {
 	f := newFakes()
 	var running, most int
 	release := make(chan struct{})
+	b := openBackend(t, f)
+	free := sync.OnceFunc(func() { close(release) })
+	defer free()
 	f.backend.OnWrite(func(_, _ core.Ruleset) {
 		running++
 		most = max(most, running)
 		<-release
 		running--
 	})
-	b := openBackend(t, f)
 	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 	defer cancel()
 	if err := b.Sync(ctx, ruleset(1, 1)); !errors.Is(err, context.DeadlineExceeded) {
@@ -411,7 +414,7 @@ func TestWritesAreSerialised(t *testing.T) {
 	done := make(chan error)
 	go func() { done <- b.Sync(t.Context(), ruleset(2, 1)) }()
 	time.Sleep(20 * time.Millisecond)
-	close(release)
+	free()
 	if err := <-done; err != nil {
 		t.Error(err)
 	}

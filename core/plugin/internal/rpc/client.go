@@ -80,6 +80,13 @@ func (c *Client) call(ctx context.Context, method string, timeout time.Duration,
 	if err == nil {
 		return nil
 	}
+	if status.Code(err) == codes.DeadlineExceeded {
+		// The deadline is sent along, and the other end's clock may be ahead.
+		select {
+		case <-limited.Done():
+		case <-time.After(time.Second):
+		}
+	}
 	if ctx.Err() == nil && limited.Err() != nil {
 		err = fmt.Errorf("plugin %s did not answer %s within %s; it is restarted: %w", c.opts.Plugin, method, timeout, core.ErrNotReady)
 		c.opts.Failed(err)

@@ -1,0 +1,319 @@
+package hook
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"github.com/ringwall/ringwall/core"
+	"github.com/ringwall/ringwall/hypervisors/kvm"
+)
+
+// Names in libvirt's hooks folder.
+const (
+	// DefaultDir is that folder.
+	DefaultDir = "/etc/libvirt/hooks"
+	// Program is the base name of the hook's binary. A link to a file of that
+	// name is ours, anything else is somebody else's.
+	Program = "ringwall-libvirt-hook"
+
+	mainHook = "qemu"
+	dropIn   = "qemu.d/50-ringwall"
+	wrapped  = "qemu.ringwall-wrapped" // the hook that was there before the wrapper
+)
+
+// dropInVersion is the first libvirt that runs the files of qemu.d.
+const dropInVersion kvm.Version = 6_005_000
+
+// Form is how the hook is installed.
+type Form uint8
+
+const (
+	// NotInstalled: libvirt does not run it.
+	NotInstalled Form = iota
+	// DropIn is a file of its own beside other hooks.
+	DropIn
+	// Wrapper takes the place of the only hook there can be, and runs the one
+	// that was there.
+	Wrapper
+)
+
+func (f Form) String() string {
+	return [...]string{"not installed", "drop-in", "wrapper"}[f]
+}
+
+// FormFor is the form that a libvirt understands.
+func FormFor(v kvm.Version) Form {
+	if v >= dropInVersion {
+		return DropIn
+	}
+	return Wrapper
+}
+
+// Installer puts the hook into libvirt's folder, as a symbolic link: whatever
+// updates the binary updates the hook, and a link says whose it is.
+type Installer struct {
+	Dir        string // empty: DefaultDir
+	Binary     string // absolute path of the hook's program
+	ConfigFile string // empty: ConfigFile
+}
+
+// Report is what was done, a line each, for people.
+type Report struct {
+	Form    Form
+	Changes []string
+	// RestartLibvirt: libvirt looks for hooks when it starts, and there were none.
+	RestartLibvirt bool
+}
+
+func (r *Report) add(format string, args ...any) {
+	r.Changes = append(r.Changes, fmt.Sprintf(format, args...))
+}
+
+func (i Installer) dir() string {
+	if i.Dir == "" {
+		return DefaultDir
+	}
+	return i.Dir
+}
+
+func (i Installer) path(name string) string { return filepath.Join(i.dir(), name) }
+
+func (i Installer) configFile() string {
+	if i.ConfigFile == "" {
+		return ConfigFile
+	}
+	return i.ConfigFile
+}
+
+// WrappedBy is the hook that a wrapper, started as self, has to run as well;
+// empty when self is no wrapper or there was none.
+func WrappedBy(self string) string {
+	if filepath.Base(self) != mainHook {
+		return ""
+	}
+	next := filepath.Join(filepath.Dir(self), wrapped)
+	if _, err := os.Lstat(next); err != nil {
+		return ""
+	}
+	return next
+}
+
+// Install makes libvirt of version v run the hook. Doing it again changes
+// nothing, save what has changed. Somebody else's file is never written to or
+// removed; at every moment libvirt finds the hooks that it found before.
+func (i Installer) Install(v kvm.Version, c Config) (r Report, err error) {
+	r.Form = FormFor(v)
+	if filepath.Base(i.Binary) != Program || !filepath.IsAbs(i.Binary) {
+		return r, fmt.Errorf("the hook's program %q must be an absolute path that ends in %s: %w", i.Binary, Program, core.ErrInvalid)
+	}
+	if info, err := os.Stat(i.Binary); err != nil || !info.Mode().IsRegular() || info.Mode()&0o111 == 0 {
+		return r, fmt.Errorf("the hook's program %s is not an executable file (%v): %w", i.Binary, err, core.ErrNotFound)
+	}
+	r.RestartLibvirt = !i.anyHook()
+	if err := i.writeConfig(c, &r); err != nil {
+		return r, err
+	}
+	if r.Form == DropIn {
+		if err := i.installDropIn(&r); err != nil {
+			return r, err
+		}
+		return r, i.unwrap(&r) // libvirt has been upgraded since
+	}
+	if err := i.wrap(&r); err != nil {
+		return r, err
+	}
+	return r, i.removeOurs(dropIn, &r)
+}
+
+// Uninstall takes the hook out and puts back what was wrapped.
+func (i Installer) Uninstall() (r Report, err error) {
+	if err := i.removeOurs(dropIn, &r); err != nil {
+		return r, err
+	}
+	if err := i.unwrap(&r); err != nil {
+		return r, err
+	}
+	switch err := os.Remove(i.configFile()); {
+	case err == nil:
+		r.add("removed %s", i.configFile())
+	case !errors.Is(err, fs.ErrNotExist):
+		return r, err
+	}
+	return r, nil
+}
+
+// Status says how libvirt runs the hook now.
+func (i Installer) Status() (Form, error) {
+	for _, f := range []struct {
+		name string
+		form Form
+	}{{dropIn, DropIn}, {mainHook, Wrapper}} {
+		switch owner, err := i.owner(f.name); {
+		case err != nil:
+			return NotInstalled, err
+		case owner != ours:
+			continue
+		}
+		if _, err := os.Stat(i.path(f.name)); err != nil {
+			return f.form, fmt.Errorf("%s points to a program that is gone; install ringwall again, or remove the hook (ringwall uninstall libvirt-hook): %w", i.path(f.name), core.ErrNotFound)
+		}
+		return f.form, nil
+	}
+	return NotInstalled, nil
+}
+
+func (i Installer) writeConfig(c Config, r *Report) error {
+	have, err := ReadConfig(i.configFile())
+	if _, missing := os.Stat(i.configFile()); err == nil && missing == nil && have == c {
+		return nil
+	}
+	if err := c.write(i.configFile()); err != nil {
+		return err
+	}
+	r.add("wrote %s", i.configFile())
+	return nil
+}
+
+func (i Installer) installDropIn(r *Report) error {
+	if err := os.MkdirAll(filepath.Dir(i.path(dropIn)), 0o755); err != nil {
+		return err
+	}
+	switch owner, err := i.owner(dropIn); {
+	case err != nil:
+		return err
+	case owner == theirs:
+		return fmt.Errorf("%s is there and not ours; move it away: %w", i.path(dropIn), core.ErrConflict)
+	}
+	return i.link(dropIn, r)
+}
+
+// wrap moves a foreign hook aside and takes its place.
+func (i Installer) wrap(r *Report) error {
+	owner, err := i.owner(mainHook)
+	if err != nil {
+		return err
+	}
+	if owner == theirs {
+		if err := i.keep(r); err != nil {
+			return err
+		}
+	}
+	return i.link(mainHook, r)
+}
+
+// keep gives the foreign hook its second name before it loses the first. If it
+// took our place back (a package was upgraded), the older one is kept as well.
+func (i Installer) keep(r *Report) error {
+	from, to := i.path(mainHook), i.path(wrapped)
+	if _, err := os.Lstat(to); err == nil {
+		older, err := freeName(to)
+		if err != nil {
+			return err
+		}
+		if err := os.Rename(to, older); err != nil {
+			return err
+		}
+		r.add("kept an older %s as %s", to, older)
+	}
+	// A hard link, also of a symbolic link (Link does not follow it).
+	if err := os.Link(from, to); err != nil {
+		return err
+	}
+	r.add("the hook %s is now run by ours, as %s", from, to)
+	return nil
+}
+
+func freeName(path string) (string, error) {
+	for n := range 1000 {
+		name := fmt.Sprintf("%s.%d", path, n+1)
+		if _, err := os.Lstat(name); errors.Is(err, fs.ErrNotExist) {
+			return name, nil
+		}
+	}
+	return "", fmt.Errorf("a thousand old versions of %s; remove some: %w", path, core.ErrConflict)
+}
+
+// unwrap puts the wrapped hook back over our link in one step.
+func (i Installer) unwrap(r *Report) error {
+	owner, err := i.owner(mainHook)
+	if err != nil || owner != ours {
+		return err
+	}
+	switch err := os.Rename(i.path(wrapped), i.path(mainHook)); {
+	case err == nil:
+		r.add("put %s back", i.path(mainHook))
+		return nil
+	case !errors.Is(err, fs.ErrNotExist):
+		return err
+	}
+	return i.removeOurs(mainHook, r)
+}
+
+func (i Installer) removeOurs(name string, r *Report) error {
+	owner, err := i.owner(name)
+	if err != nil || owner != ours {
+		return err
+	}
+	if err := os.Remove(i.path(name)); err != nil {
+		return err
+	}
+	r.add("removed %s", i.path(name))
+	return nil
+}
+
+// link points name to the binary, in one step.
+func (i Installer) link(name string, r *Report) error {
+	path := i.path(name)
+	if target, err := os.Readlink(path); err == nil && target == i.Binary {
+		return nil
+	}
+	temp := path + ".ringwall-tmp"
+	if err := os.Remove(temp); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	if err := os.Symlink(i.Binary, temp); err != nil {
+		return err
+	}
+	if err := os.Rename(temp, path); err != nil {
+		return err
+	}
+	r.add("linked %s to %s", path, i.Binary)
+	return nil
+}
+
+type owner uint8
+
+const (
+	nobody owner = iota
+	ours
+	theirs
+)
+
+func (i Installer) owner(name string) (owner, error) {
+	info, err := os.Lstat(i.path(name))
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return nobody, nil
+	case err != nil:
+		return nobody, err
+	case info.Mode()&fs.ModeSymlink == 0:
+		return theirs, nil
+	}
+	target, err := os.Readlink(i.path(name))
+	if err == nil && filepath.Base(target) == Program {
+		return ours, nil
+	}
+	return theirs, err
+}
+
+// anyHook says whether libvirt found a qemu hook when it started.
+func (i Installer) anyHook() bool {
+	if _, err := os.Stat(i.path(mainHook)); err == nil {
+		return true
+	}
+	files, _ := filepath.Glob(i.path("qemu.d/*"))
+	return len(files) > 0
+}
