@@ -4,7 +4,7 @@ export PATH := $(PATH):/usr/local/go/bin
 export GOFLAGS := -buildvcs=false
 BIN     := bin
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
-LDFLAGS := -s -w -X github.com/ringwall/ringwall/core/version.Version=$(VERSION)
+LDFLAGS := -s -w -X github.com/ringwall/ringwall/cmd/internal/version.number=$(VERSION)
 
 # Tools, pinned. They run by `go run`, so nothing has to be installed.
 GOLANGCI    := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
@@ -22,6 +22,7 @@ help: ## list the targets
 build: ## build all binaries, static, into bin/
 	@mkdir -p $(BIN)
 	CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS)' -o $(BIN)/ ./cmd/... ./plugins/...
+	CGO_ENABLED=0 go build -trimpath -o $(BIN)/ringwall-demo ./conformance/demo
 
 demo: ## install what is missing, build, and show the main job on real packets
 	@.ci/setup build

@@ -39,7 +39,7 @@ Exit code 2 when there is a mistake.`,
   ringwall config check --config ./fleet.yaml`,
 		Args: noArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			classes, err := config.Check(a.configFile(), known())
+			classes, err := config.Check(a.configFile(), a.registry.Known())
 			if err != nil {
 				return err
 			}

@@ -3,10 +3,10 @@ package main
 import (
 	"context"
 	"fmt"
+	"log/slog"
 	"time"
 
 	"github.com/ringwall/ringwall/cmd/internal/agent"
-	"github.com/ringwall/ringwall/cmd/internal/registry"
 	"github.com/ringwall/ringwall/core/api"
 	"github.com/ringwall/ringwall/core/config"
 )
@@ -20,7 +20,10 @@ func connect(ctx context.Context, a *app) (api.Service, func(), error) {
 			return nil, nil, fmt.Errorf("%w; mend it, or name the agent's socket with --socket", err)
 		}
 		if a.standalone || c.Mode == config.ModeStandalone {
-			local, err := agent.Open(ctx, agent.Options{Config: c, Standalone: true})
+			local, err := agent.Open(ctx, agent.Options{
+				Config: c, Registry: a.registry, Time: a.timing, Standalone: true, Wait: lockWait(c.Mode),
+				Log: slog.New(slog.NewTextHandler(a.stderr, &slog.HandlerOptions{Level: slog.LevelWarn})),
+			})
 			if err != nil {
 				return nil, nil, err
 			}
@@ -37,4 +40,12 @@ func connect(ctx context.Context, a *app) (api.Service, func(), error) {
 	return client, client.Close, nil
 }
 
-func known() config.Known { return registry.Known() }
+// lockWait is how long a standalone command waits for the state: where all
+// commands are standalone another one may hold it for a moment, where there is
+// an agent it is the agent.
+func lockWait(m config.Mode) time.Duration {
+	if m == config.ModeStandalone {
+		return api.DefaultWait
+	}
+	return 2 * time.Second
+}

@@ -10,10 +10,12 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/ringwall/ringwall/cmd/internal/agent"
 	"github.com/ringwall/ringwall/cmd/internal/version"
 	"github.com/ringwall/ringwall/core"
 	"github.com/ringwall/ringwall/core/api"
 	"github.com/ringwall/ringwall/core/config"
+	"github.com/ringwall/ringwall/core/engine"
 )
 
 // Exit codes.
@@ -33,6 +35,10 @@ type environment struct {
 	stdout  io.Writer
 	stderr  io.Writer
 	colour  bool
+	// registry has the built-in drivers and adapters.
+	registry agent.Registry
+	hostname string        // to look up in config; empty = this machine's
+	timing   engine.Timing // of a standalone engine; zero = defaults
 	// connect gives what answers: the agent, or the same in process.
 	connect func(context.Context, *app) (api.Service, func(), error)
 }
@@ -147,7 +153,7 @@ func (a *app) root() *cobra.Command {
 	}
 	add("change", a.applyCommand(), a.deleteCommand())
 	add("look", a.getCommand(), a.diffCommand(), a.explainCommand(), a.statusCommand(), a.countersCommand())
-	add("agent", a.doctorCommand(), a.verifyCommand(), a.configCommand(), a.versionCommand())
+	add("agent", a.doctorCommand(), a.verifyCommand(), a.pluginCommand(), a.configCommand(), a.versionCommand())
 	root.SetHelpCommandGroupID("agent")
 	root.SetCompletionCommandGroupID("agent")
 	return root
@@ -181,13 +187,16 @@ func (a *app) service(ctx context.Context, fn func(api.Service) error) error {
 
 // loadConfig reads this host's config, or that of another host.
 func (a *app) loadConfig(host string) (*config.Loaded, error) {
+	if host == "" {
+		host = a.hostname
+	}
 	flags := config.Flags()
 	if a.socket != "" {
 		if err := flags.Set("socket", a.socket); err != nil {
 			return nil, err
 		}
 	}
-	return config.Load(config.Source{Path: a.configFile(), Host: host, Environ: a.environ, Flags: flags, Known: known()})
+	return config.Load(config.Source{Path: a.configFile(), Host: host, Environ: a.environ, Flags: flags, Known: a.registry.Known()})
 }
 
 // configFile is the file that was asked for, empty for the default.

@@ -287,3 +287,36 @@ func (a *app) versionCommand() *cobra.Command {
 	c.Flags().BoolVar(&client, "client", false, "show this command's version only")
 	return c
 }
+
+func (a *app) pluginCommand() *cobra.Command {
+	c := &cobra.Command{
+		Use:   "plugin",
+		Short: "Show the plugins of the agent",
+		Args:  noArguments,
+		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+	}
+	c.AddCommand(&cobra.Command{
+		Use:     "list",
+		Short:   "List plugins with their state",
+		Long:    `List the plugins that the agent runs: which binary, whether its checksum is pinned, and how often it was restarted.`,
+		Example: `  ringwall plugin list`,
+		Args:    noArguments,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return a.service(cmd.Context(), func(s api.Service) error {
+				plugins, err := s.Plugins(cmd.Context(), api.Empty{})
+				if err != nil {
+					return err
+				}
+				return a.print(plugins, func(w io.Writer) error {
+					t := a.table("PLUGIN", "SERVES", "VERSION", "STATE", "PID", "RESTARTS", "PINNED", "PATH", "LAST ERROR").coloured("STATE")
+					for _, p := range plugins {
+						serves := strings.Trim(p.Backend+","+p.Adapter, ",")
+						t.row(p.Name, serves, p.Version, p.Phase, p.PID, p.Restarts, p.Pinned, p.Path, p.LastError)
+					}
+					return t.write(w)
+				})
+			})
+		},
+	})
+	return c
+}

@@ -16,7 +16,6 @@
 //	d.URI()                                              // for an adapter or virsh
 //	d.Restart(ctx); d.Stop(ctx); d.Kill(ctx); d.Start(ctx); d.Freeze(ctx); d.Thaw(ctx)
 //	d.Dir("/etc/libvirt/hooks")                          // its folders, seen from outside
-//	LibvirtdOptions{Hooks: map[string]string{"qemu": binary}}
 //
 // # Guests
 //

@@ -19,7 +19,6 @@ import (
 // Paths inside, all of them libvirt's defaults.
 const (
 	socketPath  = "/run/libvirt/libvirt-sock"
-	hooksPath   = "/etc/libvirt/hooks"
 	controlPath = "/run/guests" // sockets of the guests' control lines
 )
 
@@ -53,9 +52,6 @@ type LibvirtdOptions struct {
 	Namespace Namespace
 	// Image is what guests boot.
 	Image Image
-	// Hooks are files of libvirt's hooks folder: name below it -> path here. They
-	// are linked, so libvirt and the hook see the same file.
-	Hooks map[string]string
 }
 
 // Libvirtd is a real libvirtd with folders, sockets, processes and network of
@@ -81,25 +77,20 @@ func StartLibvirtd(ctx context.Context, o LibvirtdOptions) (*Libvirtd, error) {
 		return nil, err
 	}
 	d := &Libvirtd{jail: j, image: o.Image}
-	if err := errors.Join(d.prepare(o), d.Start(ctx)); err != nil {
+	if err := errors.Join(d.prepare(), d.Start(ctx)); err != nil {
 		return nil, errors.Join(err, d.Close())
 	}
 	return d, nil
 }
 
-func (d *Libvirtd) prepare(o LibvirtdOptions) error {
-	for _, dir := range []string{hooksPath, hooksPath + "/qemu.d", controlPath, "/run/libvirt"} {
+func (d *Libvirtd) prepare() error {
+	for _, dir := range []string{"/etc/libvirt/hooks", controlPath, "/run/libvirt"} {
 		if err := os.MkdirAll(d.jail.path(dir), 0o755); err != nil {
 			return err
 		}
 	}
 	for name, text := range configs {
 		if err := os.WriteFile(d.jail.path(name), []byte(text), 0o644); err != nil {
-			return err
-		}
-	}
-	for name, target := range o.Hooks {
-		if err := os.Symlink(target, d.jail.path(path.Join(hooksPath, name))); err != nil {
 			return err
 		}
 	}

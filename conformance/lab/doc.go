@@ -57,7 +57,7 @@
 // # Real traffic
 //
 //	lab.Ping(ctx, a, dst, lab.PingOptions{})              // echo request and reply, v4 or v6
-//	lab.StartEcho(b, lab.TCP(80)); lab.Connect(ctx, a, dst, lab.TCP(80), lab.ConnectOptions{})
+//	lab.StartEcho(ctx, b, lab.TCP(80)); lab.Connect(ctx, a, dst, lab.TCP(80), lab.ConnectOptions{})
 //	f, err := lab.StartFlow(ctx, lab.FlowSpec{...})       // long-lived, both ends talk; f.Progress(d)
 //	fl, err := lab.StartFlood(ctx, lab.FloodSpec{Rate: 5000, ...}); stats := fl.Stop()
 //	station.Do(func() error { ... })                      // anything, in that namespace
@@ -68,7 +68,7 @@
 //	m := lab.NewMatrix(a, b, fabric, h)
 //	m.Expect("a", "b", lab.TCP(80), true)
 //	m.ExpectAll(lab.ICMP(), false)
-//	report, err := m.Run(ctx)   // report.Failed(), report.Text() prints the grid
+//	report, err := m.Run(ctx)   // report.Failed(), report.Text(), report.Print(os.Stdout)
 //
 // # Tests
 //

@@ -10,6 +10,7 @@ import (
 
 	"github.com/ringwall/ringwall/core"
 	"github.com/vishvananda/netlink"
+	"golang.org/x/sync/errgroup"
 )
 
 // Options of a host. The zero value is an anonymous host that does not route.
@@ -25,14 +26,15 @@ type Options struct {
 type Host struct {
 	*Namespace
 
-	mu       sync.Mutex
-	bridges  []BridgeSpec
-	stations []*Station
-	devices  int  // devices named so far
-	macs     int  // addresses made up so far
-	indexed  bool // the first interface was made
-	closed   bool
-	unwatch  func() bool
+	mu         sync.Mutex
+	bridges    []BridgeSpec
+	stations   []*Station
+	devices    int // devices named so far
+	macs       int // addresses made up so far
+	links      int // interfaces made so far
+	firstIndex int
+	closed     bool
+	unwatch    func() bool
 }
 
 // New makes a host without any interface but its loopback. It closes itself
@@ -48,7 +50,7 @@ func New(ctx context.Context, o Options) (*Host, error) {
 	if err != nil {
 		return nil, err
 	}
-	h := &Host{Namespace: ns}
+	h := &Host{Namespace: ns, firstIndex: indexBase(ns)}
 	if err := ns.show(o.NetnsName); err != nil {
 		return nil, errors.Join(err, h.Close())
 	}
@@ -92,11 +94,13 @@ func (h *Host) Close() error {
 	if h.unwatch != nil {
 		h.unwatch()
 	}
-	var err error
+	var g errgroup.Group
+	g.SetLimit(closeAtOnce)
 	for _, s := range h.stations {
-		err = errors.Join(err, s.close())
+		g.Go(s.close)
 	}
-	return errors.Join(err, h.Namespace.close())
+	g.Go(h.Namespace.close)
+	return g.Wait()
 }
 
 // BridgeSpec describes a bridge of the host.
@@ -234,13 +238,11 @@ func (h *Host) nextDevice() string {
 	return fmt.Sprintf("vnet%d", h.devices-1)
 }
 
-// nextIndex is the index to ask for, once; 0 leaves it to the kernel.
+// nextIndex is the index for the next interface, never used before on any host
+// that is there.
 func (h *Host) nextIndex() int {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if h.indexed {
-		return 0
-	}
-	h.indexed = true
-	return h.firstIndex()
+	h.links++
+	return h.firstIndex + h.links
 }

@@ -222,12 +222,12 @@ func TestKilledProcessIsSweptUp(t *testing.T) {
 	if _, err := stdout.Read(buf); err != nil {
 		t.Fatal(err)
 	}
-	cmd.Process.Kill()
-	cmd.Wait()
 	path := filepath.Join("/run/netns", name)
 	if _, err := os.Stat(path); err != nil {
-		t.Fatalf("the killed process left nothing: %v", err)
+		t.Errorf("while its process lives: %v", err)
 	}
+	cmd.Process.Kill()
+	cmd.Wait()
 	labtest.Check(t, lab.SweepPins())
 	if _, err := os.Stat(path); !os.IsNotExist(err) {
 		t.Errorf("%s is still there: %v", path, err)

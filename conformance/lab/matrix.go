@@ -17,8 +17,8 @@ type Matrix struct {
 	// Wait is how long one attempt may take; a blocked one takes all of it.
 	// Default 300 ms.
 	Wait time.Duration
-	// Patience is how long an attempt that should get through is repeated.
-	// Default 3 s.
+	// Patience is how long all those that should have got through, and did
+	// not, are tried again. Default 5 s.
 	Patience time.Duration
 
 	nodes    []Node
@@ -47,7 +47,7 @@ const Everybody = "*"
 // NewMatrix is a matrix of the nodes, whose names must differ, without any
 // expectation.
 func NewMatrix(nodes ...Node) *Matrix {
-	return &Matrix{Wait: 300 * time.Millisecond, Patience: 3 * time.Second, nodes: nodes, expected: map[pair]Expectation{}}
+	return &Matrix{Wait: 300 * time.Millisecond, Patience: 5 * time.Second, nodes: nodes, expected: map[pair]Expectation{}}
 }
 
 // Expect states whether from reaches the service on to; a later statement takes
@@ -106,9 +106,6 @@ func (m *Matrix) Run(ctx context.Context) (*MatrixReport, error) {
 		return nil, m.err
 	}
 	report := &MatrixReport{Nodes: m.names()}
-	var g errgroup.Group
-	// A connection attempt holds a thread; blocked ones hold it for all of Wait.
-	g.SetLimit(256)
 	for _, s := range m.services {
 		for _, to := range m.nodes {
 			if !to.Addr(s.Family).IsValid() {
@@ -130,33 +127,62 @@ func (m *Matrix) Run(ctx context.Context) (*MatrixReport, error) {
 			}
 		}
 	}
+	return report, m.askAll(ctx, report.Cells)
+}
+
+// Attempts wait more than they work: many at once in the first round, and few,
+// with more time for each, in the rounds for those that a busy machine may have
+// kept from getting through.
+const (
+	firstRound = 256
+	lateRounds = 16
+	lateWait   = time.Second
+)
+
+func (m *Matrix) askAll(ctx context.Context, cells []Cell) error {
+	all := make([]*Cell, len(cells))
+	for i := range cells {
+		all[i] = &cells[i]
+	}
+	if err := m.round(ctx, all, firstRound, m.Wait, time.Time{}); err != nil {
+		return err
+	}
+	for deadline := time.Now().Add(m.Patience); time.Now().Before(deadline); {
+		cut := slices.DeleteFunc(slices.Clone(all), func(c *Cell) bool { return c.Mark() != "CUT" })
+		if len(cut) == 0 {
+			return nil
+		}
+		if err := m.round(ctx, cut, lateRounds, lateWait, deadline); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// round asks all cells once, those that come after the deadline excepted.
+func (m *Matrix) round(ctx context.Context, cells []*Cell, limit int, wait time.Duration, deadline time.Time) error {
 	byName := map[string]Node{}
 	for _, n := range m.nodes {
 		byName[n.Name()] = n
 	}
-	for i := range report.Cells {
-		c := &report.Cells[i]
-		g.Go(func() error { return m.ask(ctx, c, byName[c.From], byName[c.To]) })
+	var g errgroup.Group
+	g.SetLimit(limit)
+	for _, c := range cells {
+		g.Go(func() error {
+			if !deadline.IsZero() && time.Now().After(deadline) {
+				return nil
+			}
+			to := byName[c.To].Addr(c.Service.Family)
+			err := Connect(ctx, byName[c.From], to, c.Service, ConnectOptions{Timeout: wait})
+			c.Reachable, c.Reason = err == nil, ""
+			if err != nil {
+				c.Reason = err.Error()
+			}
+			return ctx.Err()
+		})
 	}
 	if err := g.Wait(); err != nil {
-		return nil, fmt.Errorf("matrix: %w", err)
+		return fmt.Errorf("matrix: %w", err)
 	}
-	return report, nil
-}
-
-func (m *Matrix) ask(ctx context.Context, c *Cell, from, to Node) error {
-	for deadline := time.Now().Add(m.Patience); ; {
-		err := Connect(ctx, from, to.Addr(c.Service.Family), c.Service, ConnectOptions{Timeout: m.Wait})
-		if e := ctx.Err(); e != nil {
-			return e
-		}
-		c.Reachable, c.Reason = err == nil, ""
-		if err != nil {
-			c.Reason = err.Error()
-		}
-		if c.Reachable || c.Expected != Pass || time.Now().After(deadline) {
-			return nil
-		}
-		time.Sleep(10 * time.Millisecond)
-	}
+	return nil
 }

@@ -81,7 +81,7 @@ func TestMatrixFindsWhatIsWrong(t *testing.T) {
 	s := newSite(t, false)
 	labtest.Check(t, s.Host.SetLink("vnetb", false))
 	m := lab.NewMatrix(s.a, s.b, s.up)
-	m.Patience = 100 * time.Millisecond
+	m.Wait, m.Patience = time.Second, 100*time.Millisecond
 	m.ExpectAll(lab.TCP(80), true).Expect("a", "fabric", lab.TCP(80), false)
 	r := labtest.Must(m.Run(t.Context()))(t)
 	got := map[string]string{}

@@ -19,17 +19,20 @@ import (
 // file, no process. It ends with Close or with this process, however that ends.
 type Namespace struct {
 	name string
+
+	life sync.RWMutex // held to use fd: its number means another file once closed
 	fd   netns.NsHandle
 
 	mu  sync.Mutex
 	nl  *netlink.Handle // made on first use; kept, because opening one costs a thread
+	out int             // see sendSocket; -1 until then
 	pin *pin            // set when visible in /run/netns
 }
 
 // newNamespace makes an empty namespace with its loopback up. setup runs inside
 // it, before anything else is there.
 func newNamespace(name string, setup func() error) (*Namespace, error) {
-	ns := &Namespace{name: name, fd: -1}
+	ns := &Namespace{name: name, fd: -1, out: -1}
 	err := onOwnThread(func() error {
 		fd, err := netns.New()
 		if err != nil {
@@ -62,11 +65,23 @@ func (n *Namespace) Path() string {
 // starts are not inside.
 func (n *Namespace) Do(f func() error) error {
 	return onOwnThread(func() error {
-		if err := netns.Set(n.fd); err != nil {
-			return fmt.Errorf("enter namespace %s (already closed?): %w", n.name, err)
+		if err := n.enter(); err != nil {
+			return err
 		}
 		return f()
 	})
+}
+
+func (n *Namespace) enter() error {
+	n.life.RLock()
+	defer n.life.RUnlock()
+	if n.fd < 0 {
+		return fmt.Errorf("namespace %s: %w", n.name, net.ErrClosed)
+	}
+	if err := netns.Set(n.fd); err != nil {
+		return fmt.Errorf("enter namespace %s: %w", n.name, err)
+	}
+	return nil
 }
 
 // onOwnThread runs f on an OS thread that is thrown away afterwards, since a
@@ -94,11 +109,13 @@ func (n *Namespace) Links() (*netlink.Handle, error) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if n.nl == nil {
-		h, err := netlink.NewHandleAt(n.fd, unix.NETLINK_ROUTE)
+		err := n.Do(func() (err error) {
+			n.nl, err = netlink.NewHandle(unix.NETLINK_ROUTE)
+			return err
+		})
 		if err != nil {
 			return nil, fmt.Errorf("netlink in namespace %s: %w", n.name, err)
 		}
-		n.nl = h
 	}
 	return n.nl, nil
 }
@@ -154,11 +171,17 @@ func (n *Namespace) close() error {
 		n.nl.Close()
 		n.nl = nil
 	}
+	if n.out >= 0 {
+		unix.Close(n.out)
+		n.out = -1
+	}
 	var err error
 	if n.pin != nil {
 		err = n.pin.remove()
 		n.pin = nil
 	}
+	n.life.Lock()
+	defer n.life.Unlock()
 	if n.fd >= 0 {
 		n.fd.Close()
 		n.fd = -1

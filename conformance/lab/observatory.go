@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/ringwall/ringwall/conformance/lab/frame"
+	"golang.org/x/sync/errgroup"
 )
 
 // Observatory watches a set of ports while probes are sent. Everything that
@@ -22,8 +23,8 @@ type Observatory struct {
 	Settle time.Duration
 
 	mu       sync.Mutex
+	closed   bool
 	sniffers []sniffer
-	senders  map[*Port]*sender
 	fence    *fence
 }
 
@@ -46,18 +47,13 @@ type Sighting struct {
 
 // Observe opens a capture at every port. Close it.
 func Observe(ports ...*Port) (*Observatory, error) {
-	o := &Observatory{senders: map[*Port]*sender{}}
-	var err error
-	if o.fence, err = newFence(); err != nil {
+	f, err := newFence()
+	if err != nil {
 		return nil, err
 	}
+	o := &Observatory{fence: f}
 	for _, p := range ports {
-		var s sniffer
-		if p.stack {
-			s, err = newStackSniffer(p)
-		} else {
-			s, err = newPacketSniffer(p)
-		}
+		s, err := newSniffer(p)
 		if err != nil {
 			o.Close()
 			return nil, err
@@ -67,19 +63,33 @@ func Observe(ports ...*Port) (*Observatory, error) {
 	return o, nil
 }
 
+func newSniffer(p *Port) (sniffer, error) {
+	if p.stack {
+		return newStackSniffer(p)
+	}
+	return newPacketSniffer(p)
+}
+
 // Close ends the captures.
 func (o *Observatory) Close() {
 	o.mu.Lock()
 	defer o.mu.Unlock()
+	if o.closed {
+		return
+	}
+	o.closed = true
+	var g errgroup.Group
+	g.SetLimit(closeAtOnce)
+	g.Go(func() error { o.fence.close(); return nil })
 	for _, s := range o.sniffers {
-		s.close()
+		g.Go(func() error { s.close(); return nil })
 	}
-	for _, s := range o.senders {
-		s.close()
-	}
-	o.fence.close()
-	o.sniffers, o.senders = nil, nil
+	g.Wait()
 }
+
+// closeAtOnce: every packet socket waits for an RCU grace period when it is
+// closed, but all that wait at the same time wait for the same one.
+const closeAtOnce = 128
 
 // Send sends the probes in order and says where each was seen; the result has
 // the order of the probes. An error means that there is no verdict.
@@ -89,16 +99,24 @@ func (o *Observatory) Close() {
 func (o *Observatory) Send(ctx context.Context, probes ...Probe) ([]Sighting, error) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	if o.senders == nil {
+	if o.closed {
 		return nil, errors.New("the observatory is closed")
 	}
 	seen := make([]Sighting, len(probes))
+	senders := map[*Port]*sender{}
 	keys := make([]string, len(probes))
 	for i, p := range probes {
 		seen[i].Probe = p
 		keys[i] = signature(p.Frame)
-		if err := o.openSender(p); err != nil {
-			return nil, fmt.Errorf("probe %q: %w", p.Name, err)
+		if p.From == nil {
+			return nil, fmt.Errorf("probe %q: From is missing", p.Name)
+		}
+		if senders[p.From] == nil {
+			s, err := newSender(p.From)
+			if err != nil {
+				return nil, fmt.Errorf("probe %q: %w", p.Name, err)
+			}
+			senders[p.From] = s
 		}
 	}
 	if _, err := o.drain(nil); err != nil { // what came in before is none of theirs
@@ -110,7 +128,8 @@ func (o *Observatory) Send(ctx context.Context, probes ...Probe) ([]Sighting, er
 				return err
 			}
 			last := waveEnd(keys, first)
-			if err := o.sendWave(seen[first:last], keys[first:last], cpu); err != nil {
+			w := wave{seen: seen[first:last], keys: keys[first:last], senders: senders}
+			if err := o.sendWave(w, cpu); err != nil {
 				return err
 			}
 			first = last
@@ -121,21 +140,6 @@ func (o *Observatory) Send(ctx context.Context, probes ...Probe) ([]Sighting, er
 		return nil, err
 	}
 	return seen, nil
-}
-
-func (o *Observatory) openSender(p Probe) error {
-	if p.From == nil || p.From.stack {
-		return errors.New("it has no port to be sent from")
-	}
-	if o.senders[p.From] != nil {
-		return nil
-	}
-	s, err := newSender(p.From)
-	o.senders[p.From] = s
-	if err != nil {
-		delete(o.senders, p.From)
-	}
-	return err
 }
 
 // waveEnd is the end of the longest run of different keys from first on.
@@ -159,22 +163,29 @@ const fenceEvery = 8
 // for which others on the machine may be the reason.
 const waveAttempts = 5
 
-// sendWave sends probes that can be told apart. What was not seen while the
+// wave is a run of probes that can be told apart.
+type wave struct {
+	seen    []Sighting
+	keys    []string // signatures
+	senders map[*Port]*sender
+}
+
+// sendWave sends a wave. What was not seen while the
 // backlog overflowed is sent again: it may have been lost there.
-func (o *Observatory) sendWave(wave []Sighting, keys []string, cpu int) error {
+func (o *Observatory) sendWave(w wave, cpu int) error {
 	for range waveAttempts {
 		before, err := backlogDrops(cpu)
 		if err != nil {
 			return err
 		}
-		if err := o.sendUnseen(wave); err != nil {
+		if err := o.sendUnseen(w); err != nil {
 			return err
 		}
 		captured, err := o.drain(nil)
 		if err != nil {
 			return err
 		}
-		assign(captured, wave, keys)
+		w.assign(captured)
 		if after, err := backlogDrops(cpu); err != nil || after == before {
 			return err
 		}
@@ -182,13 +193,13 @@ func (o *Observatory) sendWave(wave []Sighting, keys []string, cpu int) error {
 	return fmt.Errorf("the backlog of CPU %d overflowed in %d attempts, and frames were lost: flood fewer ports than net.core.netdev_max_backlog, or keep other load away; no verdict can be given", cpu, waveAttempts)
 }
 
-func (o *Observatory) sendUnseen(wave []Sighting) error {
+func (o *Observatory) sendUnseen(w wave) error {
 	n := 0
-	for _, s := range wave {
+	for _, s := range w.seen {
 		if len(s.Packets) > 0 {
 			continue
 		}
-		if err := o.senders[s.Probe.From].send(s.Probe.Frame); err != nil {
+		if err := w.senders[s.Probe.From].send(s.Probe.Frame); err != nil {
 			return fmt.Errorf("probe %q: %w", s.Probe.Name, err)
 		}
 		if n++; n%fenceEvery == 0 {
@@ -201,23 +212,23 @@ func (o *Observatory) sendUnseen(wave []Sighting) error {
 }
 
 // assign gives each captured frame to the probe that it is.
-func assign(captured []Captured, wave []Sighting, keys []string) {
+func (w wave) assign(captured []Captured) {
 	byKey := map[string]int{}
 	var byMatch []int
-	for i, s := range wave {
+	for i, s := range w.seen {
 		if s.Probe.Match != nil {
 			byMatch = append(byMatch, i)
 		} else {
-			byKey[keys[i]] = i
+			byKey[w.keys[i]] = i
 		}
 	}
 	for _, c := range captured {
 		if i, ok := byKey[signature(c.Frame)]; ok {
-			wave[i].Packets = append(wave[i].Packets, c)
+			w.seen[i].Packets = append(w.seen[i].Packets, c)
 		}
 		for _, i := range byMatch {
-			if wave[i].Probe.Match(c) {
-				wave[i].Packets = append(wave[i].Packets, c)
+			if w.seen[i].Probe.Match(c) {
+				w.seen[i].Packets = append(w.seen[i].Packets, c)
 			}
 		}
 	}

@@ -4,8 +4,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"net"
-	"unsafe"
 
 	"github.com/ringwall/ringwall/conformance/lab/frame"
 	"golang.org/x/sys/unix"
@@ -153,67 +151,4 @@ func restoreTag(data, oob []byte) frame.Frame {
 		return f.Tagged(tag)
 	}
 	return f
-}
-
-// sender puts frames on an interface.
-type sender struct {
-	p  *Port
-	fd int
-}
-
-func newSender(p *Port) (*sender, error) {
-	s := &sender{p: p, fd: -1}
-	err := p.ns.Do(func() error {
-		fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, 0)
-		if err != nil {
-			return err
-		}
-		s.fd = fd
-		return bindPacket(fd, p.spec.Name, 0) // protocol 0: it never receives
-	})
-	if err != nil {
-		s.close()
-		return nil, fmt.Errorf("send at %s: %w", p, err)
-	}
-	return s, nil
-}
-
-func (s *sender) send(f frame.Frame) error {
-	var errno unix.Errno
-	for {
-		_, _, errno = unix.Syscall(unix.SYS_WRITE, uintptr(s.fd), uintptr(unsafe.Pointer(unsafe.SliceData(f))), uintptr(len(f)))
-		if errno != unix.EINTR {
-			break
-		}
-	}
-	if errno != 0 {
-		return fmt.Errorf("send at %s: %s: %w", s.p, f, errno)
-	}
-	return nil
-}
-
-func (s *sender) close() {
-	if s.fd >= 0 {
-		unix.Close(s.fd)
-		s.fd = -1
-	}
-}
-
-// SendFrames puts frames on a port's wire, in order, and does not look where
-// they go. Use an Observatory to see.
-func (p *Port) SendFrames(frames ...frame.Frame) error {
-	if p.stack {
-		return fmt.Errorf("send at %s: it only observes; use Host.Port: %w", p, net.ErrClosed)
-	}
-	s, err := newSender(p)
-	if err != nil {
-		return err
-	}
-	defer s.close()
-	for _, f := range frames {
-		if err := s.send(f); err != nil {
-			return err
-		}
-	}
-	return nil
 }

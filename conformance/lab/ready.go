@@ -12,7 +12,7 @@ import (
 // A veth that has just come up drops what is sent, and its bridge does not
 // forward to it, until the kernel's link watch has looked at it. That runs in a
 // work queue under the RTNL lock, and for an interface whose index equals that
-// of its peer only once a second. So indices are kept apart (see firstIndex) and
+// of its peer only once a second. So indices are kept apart (see indexBase) and
 // ready waits.
 
 // readyPatience bounds the wait; a machine that tears down many namespaces holds
@@ -164,13 +164,13 @@ func parsePortState(linkInfo []byte) (byte, error) {
 	return 0, nil
 }
 
-// firstIndex is where a host's interface indices start: the kernel counts on
-// from there. It differs from host to host, and stations count from 2, so that
-// the two ends of a veth never have the same index.
-func (n *Namespace) firstIndex() int {
+// indexBase is where a host's interface indices start. It differs from host to
+// host, and stations count from 2, so that the two ends of a veth never have the
+// same index. The kernel's own choice would be 2 at both ends of the first one.
+func indexBase(ns *Namespace) int {
 	var st unix.Stat_t
-	if err := unix.Fstat(int(n.fd), &st); err != nil {
-		return 0 // the kernel's choice
+	if err := unix.Fstat(int(ns.fd), &st); err != nil {
+		return 1 << 15 // works, but two hosts that are cabled up may be slow
 	}
 	return int(1+st.Ino%60000) << 15
 }

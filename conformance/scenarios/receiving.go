@@ -102,7 +102,7 @@ func Receiving() []Scenario {
 
 func withClosed() World {
 	w := pair(allow(core.Ingress, core.AnyProtocol, nil, nil))
-	w.Closed = []string{"vnet7"}
+	w.Devices = map[string][]string{"br0": {"vnet7"}}
 	return w
 }
 
@@ -115,7 +115,7 @@ func withSystem() World {
 
 func withUnmanaged() World {
 	w := pair()
-	w.Unmanaged = []string{"vnet20", "vnet21"}
+	w.Devices = map[string][]string{"other0": {"vnet20", "vnet21"}}
 	return w
 }
 

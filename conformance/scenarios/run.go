@@ -1,171 +1,39 @@
 package scenarios
 
 import (
+	"bytes"
 	"context"
 	"fmt"
-	"net/netip"
 	"slices"
 	"strings"
 	"testing"
 
 	"github.com/ringwall/ringwall/conformance/lab"
 	"github.com/ringwall/ringwall/conformance/lab/frame"
-	"github.com/ringwall/ringwall/conformance/lab/labtest"
 	"github.com/ringwall/ringwall/core"
 	"github.com/ringwall/ringwall/core/policy"
 )
-
-// Target is a backend under test.
-type Target struct {
-	Driver   core.BackendDriver
-	Settings core.Settings
-}
 
 // Run plays the scenarios on a backend, each in a host of its own.
 func Run(t *testing.T, target Target, all ...Scenario) {
 	for _, s := range all {
 		t.Run(s.Name, func(t *testing.T) {
 			t.Parallel()
-			for _, f := range s.Needs {
-				if !slices.Contains(target.Driver.Info().Features, f) {
-					t.Skipf("the driver lacks the feature %s", f)
-				}
-			}
 			r := Start(t, target, s.World)
+			SkipWithout(t, r.Backend, s.Needs...)
+			if err := r.Sync(t.Context()); err != nil {
+				t.Fatal(err)
+			}
 			for i, step := range s.Steps {
 				if err := r.Step(t.Context(), i, step); err != nil {
 					t.Errorf("step %d %s: %v", i, step.Name, err)
 				}
 			}
 			if t.Failed() {
-				t.Log(r.describe())
+				t.Log(r.Describe())
 			}
 		})
 	}
-}
-
-// Running is a world that was built, with a backend that enforces it and the
-// tracker that says what should happen.
-type Running struct {
-	t       testing.TB
-	Host    *labtest.Host
-	Backend core.SecurityGroupBackend
-	World   World
-	Tracker *policy.Tracker
-	// Router is the MAC of each bridge: where frames to the host go.
-	Router map[string]core.MAC
-
-	ruleset policy.Versioned
-	ports   map[string]*lab.Port
-	model   map[string]policy.Port
-	bridge  map[string]string // of a port
-	watch   *lab.Observatory
-}
-
-// Start builds a world and has the backend enforce it.
-func Start(t testing.TB, target Target, w World) *Running {
-	t.Helper()
-	r := &Running{t: t, World: w, ports: map[string]*lab.Port{}, model: map[string]policy.Port{},
-		bridge: map[string]string{}, Router: map[string]core.MAC{}}
-	r.Host = labtest.New(t, lab.Options{Forwarding: w.Routed})
-	r.plug()
-	labtest.Check(t, r.Host.Do(func() (err error) {
-		r.Backend, err = target.Driver.Open(context.WithoutCancel(t.Context()), target.Settings)
-		return err
-	}))
-	t.Cleanup(func() {
-		if err := r.Backend.Close(); err != nil {
-			t.Error(err)
-		}
-	})
-	r.ruleset = r.compile()
-	labtest.Check(t, r.Backend.Sync(t.Context(), r.ruleset.Ruleset))
-	r.Tracker = policy.NewTracker(r.ruleset.Ruleset)
-	return r
-}
-
-func (r *Running) compile() policy.Versioned {
-	rs, err := policy.Compile(policy.Input{Options: r.World.Options, Groups: r.World.Groups, VMs: r.World.VMs})
-	labtest.Check(r.t, err)
-	return policy.Version(rs)
-}
-
-// plug makes bridges and stations. All stations are mute: only crafted frames
-// move.
-func (r *Running) plug() {
-	bridges := map[string][]netip.Prefix{"br0": nil}
-	for name, addrs := range r.World.Bridges {
-		bridges[name] = addrs
-	}
-	if len(r.World.Unmanaged) > 0 {
-		bridges["other0"] = nil
-	}
-	names := make([]string, 0, len(bridges))
-	for name := range bridges {
-		names = append(names, name)
-	}
-	slices.Sort(names)
-	var specs []lab.StationSpec
-	add := func(label string, p lab.PortSpec) {
-		specs = append(specs, lab.StationSpec{Name: label, Mute: true, Ports: []lab.PortSpec{p}})
-	}
-	for i, name := range names {
-		mac := core.MAC{2, 0, 0, 0, 0xfe, byte(i)}
-		r.Router[name] = mac
-		r.Host.AddBridge(lab.BridgeSpec{Name: name, MAC: mac, Addresses: bridges[name], NoSnooping: true})
-		label := "uplink:" + name
-		r.place(label, name, policy.Uplink)
-		add(label, lab.PortSpec{Bridge: name, Device: fmt.Sprintf("eth%d", i), MAC: core.MAC{2, 0, 0, 0, 0xfd, byte(i)}})
-	}
-	for _, vm := range r.World.VMs {
-		for _, n := range vm.NICs {
-			for _, d := range n.Binding.Devices {
-				r.place(d, n.Binding.Bridge, policy.AtNIC(core.NICKey{VM: vm.Key, MAC: n.MAC}))
-				add(d, lab.PortSpec{Bridge: n.Binding.Bridge, Device: d, MAC: n.MAC})
-			}
-		}
-	}
-	for i, d := range r.World.Closed {
-		r.place(d, "br0", policy.Closed)
-		add(d, lab.PortSpec{Bridge: "br0", Device: d, MAC: core.MAC{2, 0, 0, 0, 0xfc, byte(i)}})
-	}
-	for i, d := range r.World.Plain {
-		r.place(d, "br0", policy.Uplink)
-		add(d, lab.PortSpec{Bridge: "br0", Device: d, MAC: core.MAC{2, 0, 0, 0, 0xfb, byte(i)}})
-	}
-	for i, d := range r.World.Unmanaged {
-		r.bridge[d] = "other0"
-		add(d, lab.PortSpec{Bridge: "other0", Device: d, MAC: core.MAC{2, 0, 0, 0, 0xfa, byte(i)}})
-	}
-	if r.World.Routed {
-		r.place("x", "", policy.Routed)
-		add("x", lab.PortSpec{Device: "eth99", MAC: core.MAC{2, 0, 0, 0, 0xf9, 0},
-			HostAddresses: prefixes("192.0.2.254/24", "2001:db8:99::fe/64"), Addresses: prefixes("192.0.2.9/24", "2001:db8:99::9/64")})
-	}
-	for i, s := range r.Host.AddStations(specs...) {
-		r.ports[specs[i].Name] = s.Port(0)
-	}
-	r.ports["uplink"], r.model["uplink"], r.bridge["uplink"] = r.ports["uplink:br0"], policy.Uplink, "br0"
-	r.ports["host"], r.model["host"] = r.Host.Stack(), policy.Host
-	var watched []*lab.Port
-	for _, p := range r.ports {
-		if !slices.Contains(watched, p) {
-			watched = append(watched, p)
-		}
-	}
-	r.watch = labtest.Observe(r.t, watched...)
-}
-
-func (r *Running) place(label, bridge string, p policy.Port) {
-	r.model[label], r.bridge[label] = p, bridge
-}
-
-func prefixes(all ...string) []netip.Prefix {
-	out := make([]netip.Prefix, len(all))
-	for i, s := range all {
-		out[i] = netip.MustParsePrefix(s)
-	}
-	return out
 }
 
 // Step plays one step. The error says in what the table, the evaluator and the
@@ -174,30 +42,32 @@ func (r *Running) Step(ctx context.Context, i int, s Step) error {
 	switch {
 	case s.Change != nil:
 		return r.Change(ctx, s.Change)
-	case s.Act != nil:
-		return s.Act(r)
+	case s.Restart:
+		return r.Restart(ctx)
+	case s.Netfilter != nil:
+		return r.switchNetfilter(ctx, *s.Netfilter)
 	}
-	from, to := r.ports[s.From], r.ports[s.To]
-	if from == nil || to == nil {
-		return fmt.Errorf("no port %q or %q", s.From, s.To)
-	}
-	token := fmt.Sprintf("step-%d-%s", i, s.Name)
-	probes, whole, err := r.probes(s, from, token)
+	verdict, err := r.Judge(s)
 	if err != nil {
 		return err
 	}
-	verdict := policy.Verdict{Allowed: true, Opinion: policy.Opinion{Reason: s.Reason}} // of a bridge that is not ours
-	if r.bridge[s.From] == "other0" {
-	} else if s.Fragments != nil {
-		verdict = r.Tracker.StepDatagram(s.Fragments, r.model[s.From], r.model[s.To])
-	} else {
-		verdict = r.Tracker.Step(whole, r.model[s.From], r.model[s.To])
+	drops := !verdict.Allowed || verdict.WouldDrop
+	if !drops {
+		r.last = nil // what passes is not looked up, and may be counted elsewhere
+	} else if r.last == nil {
+		if r.last, err = r.counted(ctx); err != nil {
+			return err
+		}
 	}
-	seen, err := r.watch.Send(ctx, probes...)
+	seen, err := r.deliver(ctx, s, fmt.Sprintf("step-%d", i))
 	if err != nil {
 		return err
 	}
-	arrived := slices.ContainsFunc(seen, func(x lab.Sighting) bool { return x.At(to) })
+	to, err := r.find(s.To)
+	if err != nil {
+		return err
+	}
+	arrived := slices.Contains(seen, to.label)
 	var wrong []string
 	if verdict.Allowed != s.Want {
 		wrong = append(wrong, fmt.Sprintf("the evaluator says %v", verdict))
@@ -208,115 +78,187 @@ func (r *Running) Step(ctx context.Context, i int, s Step) error {
 	if arrived != s.Want {
 		wrong = append(wrong, fmt.Sprintf("on the wire: arrived is %v", arrived))
 	}
-	wrong = append(wrong, r.leaks(s, whole, seen, from, to)...)
+	wrong = append(wrong, r.leaks(s, seen)...)
+	if drops {
+		before := r.last
+		if r.last, err = r.counted(ctx); err != nil {
+			return err
+		}
+		if complaint := r.miscounted(s, verdict, before, r.last); complaint != "" {
+			wrong = append(wrong, complaint)
+		}
+	}
 	if len(wrong) > 0 {
-		return fmt.Errorf("%s from %s to %s, want %v: %s", whole, s.From, s.To, s.Want, strings.Join(wrong, "; "))
+		return fmt.Errorf("%s from %s to %s, want %v: %s", s.first(), s.From, s.To, s.Want, strings.Join(wrong, "; "))
 	}
 	return nil
 }
 
-func (r *Running) probes(s Step, from *lab.Port, token string) ([]lab.Probe, policy.Frame, error) {
-	frames := []frame.Frame{}
-	whole := s.Frame
+// first is the frame, or the first fragment.
+func (s Step) first() policy.Frame {
 	if s.Fragments != nil {
-		var err error
-		if frames, err = encodeDatagram(s.Fragments, token); err != nil {
-			return nil, whole, err
+		return s.Fragments[0]
+	}
+	return s.Frame
+}
+
+// deliver sends a step's frames and says at which ports they came in.
+func (r *Running) deliver(ctx context.Context, s Step, token string) ([]string, error) {
+	if s.From == "host" {
+		return r.deliverFromHost(ctx, s, token)
+	}
+	from := r.ports[s.From]
+	if from == nil || r.ports[s.To] == nil {
+		return nil, fmt.Errorf("no port %q or %q", s.From, s.To)
+	}
+	frames, err := s.encode(token)
+	if err != nil {
+		return nil, err
+	}
+	probes := make([]lab.Probe, len(frames))
+	for i, f := range frames {
+		probes[i] = lab.Probe{Name: fmt.Sprintf("%s/%d", s.Name, i), From: from, Frame: f}
+		switch {
+		case s.Fragments != nil:
+			probes[i].Match = lab.HasToken(token)
+		case s.Pieces != nil:
+			probes[i].Match = sameEnds6(f)
 		}
-		whole = s.Fragments[0]
+	}
+	seen, err := r.watch.Send(ctx, probes...)
+	if err != nil {
+		return nil, err
+	}
+	var labels []string
+	for _, x := range seen {
+		for _, p := range x.Ports() {
+			labels = append(labels, r.labels[p])
+		}
+	}
+	return labels, nil
+}
+
+func (s Step) encode(token string) ([]frame.Frame, error) {
+	var frames []frame.Frame
+	var err error
+	if s.Fragments != nil {
+		frames, err = EncodeDatagram(s.Fragments, token)
 	} else {
-		b, err := Encode(s.Frame, token)
-		if err != nil {
-			return nil, whole, err
-		}
-		frames = append(frames, b)
+		var f frame.Frame
+		f, err = Encode(s.Frame, token)
+		frames = append(frames, f)
 	}
-	var probes []lab.Probe
-	for i, b := range frames {
-		if s.Raw != nil {
-			b = s.Raw(b)
+	if s.Raw != nil {
+		for i := range frames {
+			frames[i] = s.Raw(frames[i])
 		}
-		p := lab.Probe{Name: fmt.Sprintf("%s/%d", s.Name, i), From: from, Frame: b}
-		if s.Fragments != nil {
-			p.Match = lab.HasToken(token)
-		}
-		probes = append(probes, p)
 	}
-	return probes, whole, nil
+	if s.Pieces != nil && err == nil {
+		frames = s.Pieces(frames[0])
+	}
+	return frames, err
+}
+
+// sameEnds6 matches every IPv6 packet from and to the same addresses: pieces
+// may come out in another number.
+func sameEnds6(f frame.Frame) func(lab.Captured) bool {
+	const src, end = 8, 40 // in the IPv6 header
+	return func(c lab.Captured) bool {
+		b := c.Frame.Body()
+		return c.Frame.EtherType() == frame.TypeIPv6 && len(b) >= end && bytes.Equal(b[src:end], f.Body()[src:end])
+	}
 }
 
 // leaks looks at every other port that the frame came to: the evaluator must
 // allow it there as well.
-func (r *Running) leaks(s Step, f policy.Frame, seen []lab.Sighting, from, to *lab.Port) []string {
-	if s.Fragments != nil {
+func (r *Running) leaks(s Step, seen []string) []string {
+	from, err := r.find(s.From)
+	if err != nil || s.Fragments != nil {
 		return nil
 	}
 	var out []string
-	for label, port := range r.ports {
-		if port == to || port == from || label == "host" || label == "uplink" || r.model[label].Kind == policy.PortRouted {
+	for _, label := range seen {
+		at, err := r.find(label)
+		if err != nil || label == from.label || label == s.To || at.unmanaged || at.isHost() || at.bridge != from.bridge || r.isRouted(s.Frame, from, at) {
 			continue
 		}
-		if r.bridge[label] == "other0" || !slices.ContainsFunc(seen, func(x lab.Sighting) bool { return x.At(port) }) {
-			continue
-		}
-		if r.bridge[label] != r.bridge[s.From] {
-			continue // routed on: another frame
-		}
-		if v := policy.Evaluate(r.ruleset.Ruleset, f, r.model[s.From], r.model[label], policy.StateNew); !v.Allowed {
+		if v := policy.Evaluate(r.Ruleset.Ruleset, s.Frame, from.port, at.port, policy.StateNew); !v.Allowed {
 			out = append(out, fmt.Sprintf("it leaked to %s, where the evaluator says %v", label, v))
 		}
 	}
 	return out
 }
 
-// Change alters the world, tells the backend by difference, and sweeps.
-func (r *Running) Change(ctx context.Context, change func(*World)) error {
-	change(&r.World)
-	next := r.compile()
-	delta := policy.Diff(r.ruleset, next)
-	if !delta.Empty() {
-		if err := r.Backend.Apply(ctx, delta); err != nil {
-			return fmt.Errorf("apply: %w", err)
-		}
+// tally is what a backend counted, in packets.
+type tally map[counterKey]uint64
+
+type counterKey struct {
+	nic       core.NICKey
+	device    string // of a closed port
+	direction core.Direction
+	reason    core.Reason
+}
+
+func (r *Running) counted(ctx context.Context) (tally, error) {
+	if _, lacks := Lacks(r.Backend, core.FeatureCounters); lacks || r.stopped {
+		return nil, nil
 	}
-	r.ruleset = next
-	r.Tracker.SetRuleset(next.Ruleset)
-	r.Tracker.Sweep()
-	o, err := r.Backend.Observe(ctx)
+	cs, err := r.Backend.Counters(ctx)
 	if err != nil {
-		return err
+		return nil, fmt.Errorf("counters: %w", err)
 	}
-	if len(o.Drift) > 0 || o.Fingerprint != next.Fingerprint {
-		return fmt.Errorf("after the change the backend observes fingerprint %s, want %s, drift %+v", o.Fingerprint.Short(), next.Fingerprint.Short(), o.Drift)
+	t := tally{}
+	for _, c := range cs {
+		k := counterKey{c.NIC, "", c.Direction, c.Reason}
+		if c.NIC == (core.NICKey{}) {
+			k.device = c.Device
+		}
+		t[k] += c.Packets
 	}
-	return r.Sweep(ctx)
+	return t, nil
 }
 
-// Sweep revokes and gives back flows, until none is left to.
-func (r *Running) Sweep(ctx context.Context) error {
-	b, ok := r.Backend.(core.FlowBackend)
-	if !ok {
-		return nil
+// miscounted says whether a port that dropped a frame, or would have, did so
+// for another reason than the evaluator's. Fragments may be dropped in pieces.
+func (r *Running) miscounted(s Step, v policy.Verdict, before, after tally) string {
+	if before == nil || s.Fragments != nil {
+		return ""
 	}
-	for {
-		flows, err := b.Flows(ctx)
-		if err != nil {
-			return err
-		}
-		revoke, restore := policy.StaleFlows(r.ruleset.Ruleset, flows)
-		n, err := b.RevokeFlows(ctx, revoke, restore)
-		if err != nil || n == 0 {
-			return err
+	k := counterKey{direction: core.Ingress, reason: v.Reason}
+	label := s.To
+	if v.At == policy.AtSender {
+		k.direction, label = core.Egress, s.From
+	}
+	at, err := r.find(label)
+	if err != nil {
+		return err.Error()
+	}
+	switch at.port.Kind {
+	case policy.PortNIC:
+		k.nic = at.port.NIC
+	case policy.PortClosed:
+		k.device = label
+	default:
+		return ""
+	}
+	if after[k] > before[k] {
+		return ""
+	}
+	var grew []string
+	for k, n := range after {
+		if n > before[k] && k.reason != core.ReasonPassed {
+			grew = append(grew, fmt.Sprintf("%s %s at %s%s", k.direction, k.reason, k.nic, k.device))
 		}
 	}
+	slices.Sort(grew)
+	return fmt.Sprintf("%s was not counted at %s, but %v", v.Reason, label, grew)
 }
 
-// Port finds a port by its label.
-func (r *Running) Port(label string) *lab.Port { return r.ports[label] }
-
-func (r *Running) describe() string {
-	counters, err := r.Backend.Counters(context.Background())
+// Describe says what is wanted, and what was counted.
+func (r *Running) Describe() string {
 	var b strings.Builder
+	b.WriteString(r.Model.Describe())
+	counters, err := r.Backend.Counters(context.Background())
 	fmt.Fprintf(&b, "counters (%v):\n", err)
 	for _, c := range counters {
 		if c.Packets > 0 && c.Reason != core.ReasonPassed {

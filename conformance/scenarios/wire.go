@@ -34,37 +34,46 @@ func Encode(f policy.Frame, token string) (frame.Frame, error) {
 	return out.Tagged(tags...), nil
 }
 
-// encodeDatagram renders fragments of one datagram, each with its own headers
+// EncodeDatagram renders fragments of one datagram, each with its own headers
 // (a forged one among honest ones, say) and its slice of the payload.
-func encodeDatagram(fragments []policy.Frame, token string) ([]frame.Frame, error) {
-	var total int
+func EncodeDatagram(fragments []policy.Frame, token string) ([]frame.Frame, error) {
+	total := 0
 	for _, f := range fragments {
 		total = max(total, int(f.IP.Fragment.Offset)+int(f.IP.Fragment.Length))
 	}
 	var out []frame.Frame
 	for _, f := range fragments {
-		whole := f
 		ip := *f.IP
 		ip.Fragment = policy.Fragment{}
 		ip.Transport = fragments[0].IP.Transport
-		whole.IP = &ip
-		room := total - transportHeader(ip.Transport)
-		padded := token + strings.Repeat(".", max(0, room-len(token)))
-		b, err := Encode(whole, padded)
+		f.IP = &ip
+		whole, err := Encode(f, "")
 		if err != nil {
 			return nil, err
 		}
+		if room := total - ipPayload(whole); room > 0 {
+			if whole, err = Encode(f, token+strings.Repeat(".", max(0, room-len(token)))); err != nil {
+				return nil, err
+			}
+		}
+		if n := ipPayload(whole); n != total {
+			return nil, fmt.Errorf("a datagram of %d bytes cannot be rendered in %d", n, total)
+		}
+		out = append(out, whole)
+	}
+	for i, f := range fragments {
 		g := f.IP.Fragment
-		out = append(out, b.Fragment(int(g.Offset), int(g.Length), g.More, g.ID))
+		out[i] = out[i].Fragment(int(g.Offset), int(g.Length), g.More, g.ID)
 	}
 	return out, nil
 }
 
-func transportHeader(t policy.Transport) int {
-	if _, ok := t.(policy.TCP); ok {
-		return 20
+// ipPayload is how many bytes a packet carries behind its IP header.
+func ipPayload(f frame.Frame) int {
+	if f.EtherType() == frame.TypeIPv4 {
+		return len(f.Body()) - 20
 	}
-	return 8
+	return len(f.Body()) - 40
 }
 
 func ipLayers(p *policy.IP, token string) ([]frame.Layer, error) {

@@ -65,7 +65,7 @@ func readFiles(name string, optional bool) ([]file, error) {
 func readLimited(name string) ([]byte, error) {
 	info, err := os.Stat(name)
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("config file %s does not exist; name another with --config: %w", name, err)
+		return nil, fmt.Errorf("config file %s: %w; name another with --config: %w", name, fs.ErrNotExist, core.ErrInvalid)
 	}
 	if err != nil {
 		return nil, err

@@ -169,7 +169,7 @@ func TestEnvironment(t *testing.T) {
 	if diff := cmp.Diff([]core.Pattern{"a", "b*"}, l.Bridges); diff != "" {
 		t.Error(diff)
 	}
-	want := core.Settings{"datapath": "auto", "mark_mask": "0x00ffff00", "counters": true, "workers": 4, "tables": []string{"x", "y"}}
+	want := core.Settings{"datapath": "auto", "mark_mask": "0x00ffff00", "counters": true, "workers": 4, "tables": []any{"x", "y"}}
 	if diff := cmp.Diff(want, l.Backend.Settings); diff != "" {
 		t.Error(diff)
 	}

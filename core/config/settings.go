@@ -13,8 +13,9 @@ import (
 )
 
 // CheckSettings holds s against the schema of the driver or adapter that it is
-// for. It returns s in the schema's types: bool, int, string, []string (a
-// duration stays a string), so that "true" from the environment is true.
+// for. It returns s in the schema's types: bool, int, string, lists of strings
+// as []any (a duration stays a string), so that "true" from the environment is
+// true.
 // Errors are FieldErrors below path.
 func CheckSettings(path string, s core.Settings, schema []core.SettingInfo) (core.Settings, error) {
 	known := make([]string, len(schema))
@@ -98,7 +99,7 @@ func setting(info core.SettingInfo, v any) (out any, reason string) {
 
 // settingList takes a list, or the comma-separated form of the environment.
 func settingList(info core.SettingInfo, v any) (any, string) {
-	var items []any
+	items := []any{}
 	switch v := v.(type) {
 	case []any:
 		items = v
@@ -109,8 +110,7 @@ func settingList(info core.SettingInfo, v any) (any, string) {
 	default:
 		return nil, "not a list; write [a, b]"
 	}
-	out := make([]string, len(items))
-	for i, item := range items {
+	for _, item := range items {
 		s, ok := item.(string)
 		if !ok {
 			return nil, "item " + show(item) + " is not a string; put it in quotes"
@@ -118,9 +118,8 @@ func settingList(info core.SettingInfo, v any) (any, string) {
 		if len(info.Choices) > 0 && !slices.Contains(info.Choices, s) {
 			return nil, "item " + s + " is " + notOneOf(s, info.Choices)
 		}
-		out[i] = s
 	}
-	return out, ""
+	return items, ""
 }
 
 // splitList reads a,b,c; nothing gives an empty list.

@@ -30,7 +30,7 @@ func (e *Engine) await(ctx context.Context, r *request, s staged) (Result, error
 			reports[name], _ = p.state()
 			continue
 		}
-		rep, err := p.await(ctx, e.stopped, v.targets[name].seq)
+		rep, err := p.await(ctx, e.stopped, v.targets[name].seq, v.attempts[name])
 		if reports[name] = rep; err == nil {
 			err = rep.err
 			targets[name] = rep.target
@@ -62,10 +62,10 @@ func (e *Engine) locate(point string, err error) error {
 
 // concern is what a request may have a bearing on.
 type concern struct {
-	views   []*view               // before, after, now
-	vms     map[core.VMKey]bool   // that it names
-	groups  map[string]bool       // that it names
-	members map[string]bool       // groups whose members may have changed
+	views   []*view             // before, after, now
+	vms     map[core.VMKey]bool // that it names
+	groups  map[string]bool     // that it names
+	members map[string]bool     // groups whose members may have changed
 }
 
 func newConcern(s staged, now *view) *concern {

@@ -55,6 +55,7 @@ type bisection struct {
 	target   *target
 	writes   uint64 // that had succeeded before
 	failures int    // of single units
+	noBlanks bool   // blank policies are refused, too
 }
 
 func (b *bisection) progress() bool { return b.enforcer.writes > b.writes }
@@ -62,17 +63,20 @@ func (b *bisection) progress() bool { return b.enforcer.writes > b.writes }
 // holdAll keeps everything as it is, save NICs that nothing closes but a policy:
 // they get the blank one, or, when that is refused, none.
 func (b *bisection) holdAll(ctx context.Context, units []unit, cause error) error {
-	for _, u := range units {
-		b.hold(b.target, u, cause)
-	}
+	b.keep(units, cause)
 	err := b.attempt(ctx)
 	if err == nil || vague(err) {
 		return err
 	}
-	for _, u := range units {
-		b.holds[u] = hold{err: cause, wanted: contentOf(b.target.Ruleset, u), blankRefused: true}
-	}
+	b.noBlanks = true
+	b.keep(units, cause)
 	return b.attempt(ctx)
+}
+
+func (b *bisection) keep(units []unit, cause error) {
+	for _, u := range units {
+		b.holds[u] = hold{err: cause, wanted: contentOf(b.target.Ruleset, u), blankRefused: b.noBlanks}
+	}
 }
 
 func (b *bisection) attempt(ctx context.Context) error {
@@ -95,9 +99,7 @@ func (b *bisection) halves(ctx context.Context, units []unit) error {
 	if err == nil {
 		return nil
 	}
-	for _, u := range units {
-		b.hold(b.target, u, err)
-	}
+	b.keep(units, err)
 	switch {
 	case vague(err):
 		return err

@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -142,24 +143,27 @@ func (e *Engine) batch(r *request) []*request {
 func (e *Engine) refresh() *view {
 	_, options := e.now()
 	e.seq++
-	v := build(e.input(e.opts.State.Snapshot(), options), e.seq)
+	v := build(e.input(e.opts.State.Snapshot(), options, e.inv.stock()), e.seq)
 	e.adopt(v, options)
 	return v
 }
 
+// adopt makes v the view. Nobody else has it yet.
 func (e *Engine) adopt(v *view, options core.Options) {
+	for key := range v.present {
+		e.seen[key] = true
+	}
+	if v.ready { // else what is enforced stays until the adapter has answered
+		for name, p := range e.points {
+			// The target may be an older one that is the same.
+			v.targets[name], v.attempts[name] = p.aim(v.targets[name])
+		}
+	}
 	e.mu.Lock()
 	old := e.view
 	e.view, e.options = v, options
 	e.mu.Unlock()
 	e.report(old, v)
-	if !v.ready {
-		return // what is enforced stays until the adapter has answered
-	}
-	for name, p := range e.points {
-		// The target may be an older one that is the same.
-		v.targets[name] = p.aim(v.targets[name])
-	}
 }
 
 // report logs what is new in a view.
@@ -176,7 +180,7 @@ func (e *Engine) report(old, v *view) {
 
 // goneVMs tells Options.Gone of VMs that were here and are not.
 func (e *Engine) goneVMs(v *view, first *bool) {
-	if !v.ready || e.inv.stock().doubtful {
+	if !v.ready || v.stock.doubtful {
 		return
 	}
 	var gone []state.VM
@@ -189,7 +193,7 @@ func (e *Engine) goneVMs(v *view, first *bool) {
 	if len(gone) == 0 || e.opts.Gone == nil {
 		return
 	}
-	slices.SortFunc(gone, func(a, b state.VM) int { return compareUnits(unit{group: string(a.Key)}, unit{group: string(b.Key)}) })
+	slices.SortFunc(gone, func(a, b state.VM) int { return cmp.Compare(a.Key, b.Key) })
 	r := &request{ctx: context.Background(), staged: make(chan staged, 1),
 		change: func(tx *state.Tx) error { return e.opts.Gone(tx, gone) }}
 	e.commit([]*request{r})
@@ -203,33 +207,44 @@ func (e *Engine) goneVMs(v *view, first *bool) {
 // by itself.
 func (e *Engine) commit(rs []*request) {
 	before, options := e.now()
+	if e.inv.stale(before.stock) {
+		// So that no fault of the inventory is laid at a change's door.
+		before = e.refresh()
+	}
 	tx := e.opts.State.Snapshot().Edit()
-	var in []*request
+	var in, apart []*request
 	touched := map[*request]state.Touched{}
 	for _, r := range rs {
 		t, err := stage(tx, r)
-		if err != nil {
+		switch {
+		case err == nil:
+			in, touched[r] = append(in, r), t
+			if r.options != nil {
+				options = *r.options
+			}
+		case len(in) > 0:
+			apart = append(apart, r) // one before it may be to blame, and be refused
+		default:
 			r.staged <- staged{err: err}
-			continue
 		}
-		if r.options != nil {
-			options = *r.options
-		}
-		in, touched[r] = append(in, r), t
 	}
+	e.commitStaged(before, options, tx, in, touched)
+	for _, r := range apart {
+		e.commit([]*request{r})
+	}
+}
+
+func (e *Engine) commitStaged(before *view, options core.Options, tx *state.Tx, in []*request, touched map[*request]state.Touched) {
 	if len(in) == 0 {
 		return
 	}
 	e.seq++
-	v := build(e.input(tx.Snapshot(), options), e.seq)
+	v := build(e.input(tx.Snapshot(), options, before.stock), e.seq)
 	err := v.problems.beyond(before.problems)
 	if err != nil && len(in) > 1 {
 		e.commit(in[:len(in)/2])
 		e.commit(in[len(in)/2:])
 		return
-	}
-	if err != nil && in[0].change == nil && in[0].options == nil {
-		err = nil // it came with the inventory
 	}
 	if err == nil {
 		err = e.opts.State.Commit(tx)
@@ -275,7 +290,7 @@ func (e *Engine) Plan(ctx context.Context, change func(*state.Tx) error) (map[st
 	if err := change(tx); err != nil {
 		return nil, err
 	}
-	after := build(e.input(tx.Snapshot(), options), before.seq)
+	after := build(e.input(tx.Snapshot(), options, before.stock), before.seq)
 	if err := after.problems.beyond(before.problems); err != nil {
 		return nil, err
 	}

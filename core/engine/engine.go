@@ -29,7 +29,7 @@ type Engine struct {
 	view    *view
 	// The writer's own.
 	seq  uint64
-	seen map[core.VMKey]bool // desired keys of VMs that were here
+	seen map[core.VMKey]bool // desired keys of VMs that were here; see Options.Gone
 }
 
 // New checks o and makes an Engine that does nothing yet.
@@ -47,7 +47,7 @@ func New(o Options) (*Engine, error) {
 	for name, b := range o.Backends {
 		e.points[name] = newPoint(name, b, o.Timing, o.Logger)
 	}
-	e.view = build(e.input(o.State.Snapshot(), o.Policy), 0)
+	e.view = build(e.input(o.State.Snapshot(), o.Policy, e.inv.stock()), 0)
 	return e, nil
 }
 
@@ -68,7 +68,7 @@ func (e *Engine) Run(ctx context.Context) error {
 }
 
 // input gathers what a view is made from now.
-func (e *Engine) input(s *state.Snapshot, options core.Options) input {
+func (e *Engine) input(s *state.Snapshot, options core.Options, stock stock) input {
 	if e.opts.Derive != nil {
 		options = e.opts.Derive(options, s)
 	}
@@ -76,7 +76,7 @@ func (e *Engine) input(s *state.Snapshot, options core.Options) input {
 	for name, p := range e.points {
 		_, backends[name] = p.backendNow()
 	}
-	return input{snapshot: s, options: options, stock: e.inv.stock(), backends: backends}
+	return input{snapshot: s, options: options, stock: stock, backends: backends}
 }
 
 func (e *Engine) now() (*view, core.Options) {
@@ -126,7 +126,7 @@ func (e *Engine) SwapBackend(ctx context.Context, name string, b core.SecurityGr
 	}
 	select {
 	case err = <-s.done:
-		e.inv.notify() // features may have changed
+		e.inv.poke() // features may have changed
 		return err
 	case <-ctx.Done():
 		return ctx.Err()

@@ -48,6 +48,7 @@ func newInventory(a core.HypervisorAdapter, t Timing, log *slog.Logger) *invento
 
 // stock is a copy of the inventory at one moment.
 type stock struct {
+	version  uint64
 	adapter  bool // there is one
 	ready    bool
 	doubtful bool
@@ -58,7 +59,14 @@ type stock struct {
 func (inv *inventory) stock() stock {
 	inv.mu.Lock()
 	defer inv.mu.Unlock()
-	return stock{adapter: inv.adapter != nil, ready: inv.ready, doubtful: inv.doubtful, err: inv.err, vms: maps.Clone(inv.vms)}
+	return stock{version: inv.version, adapter: inv.adapter != nil, ready: inv.ready, doubtful: inv.doubtful, err: inv.err, vms: maps.Clone(inv.vms)}
+}
+
+// stale says whether there was news since s.
+func (inv *inventory) stale(s stock) bool {
+	inv.mu.Lock()
+	defer inv.mu.Unlock()
+	return inv.version != s.version
 }
 
 func (inv *inventory) run(ctx context.Context) {
@@ -72,7 +80,9 @@ func (inv *inventory) run(ctx context.Context) {
 			inv.fail(fmt.Errorf("watching: %w", err))
 		} else {
 			inv.follow(ctx, events, &pause)
-			inv.log.Warn("the adapter's events have ended; watching anew")
+			if ctx.Err() == nil {
+				inv.log.Warn("the adapter's events have ended; watching anew")
+			}
 		}
 		stop()
 		inv.wait(ctx, pause.next())
@@ -246,8 +256,16 @@ func (inv *inventory) fail(err error) {
 	inv.notify()
 }
 
+// poke makes news of something that is not the adapter's.
+func (inv *inventory) poke() {
+	inv.mu.Lock()
+	defer inv.mu.Unlock()
+	inv.notify()
+}
+
 // notify says that there is news; how much does not matter.
 func (inv *inventory) notify() {
+	inv.version++
 	select {
 	case inv.changed <- struct{}{}:
 	default:

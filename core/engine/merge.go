@@ -85,7 +85,9 @@ func (m *merged) hinted(d state.VM) {
 	m.vms = append(m.vms, d.VM)
 	for _, n := range d.NICs {
 		here := n.Binding.Bridge != ""
-		m.present[d.Key] = m.present[d.Key] || here
+		if here {
+			m.present[d.Key] = true
+		}
 		m.add(d.Key, n.MAC, &nic{vm: d.Name, source: d.Source, groups: n.Groups, binding: n.Binding, present: here})
 	}
 }

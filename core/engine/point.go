@@ -102,16 +102,15 @@ func sleep(ctx context.Context, d time.Duration) {
 }
 
 // aim gives the point a target, unless it has it already, and says which it has
-// now.
-func (p *point) aim(t *target) *target {
+// now, and how many attempts have ended so far.
+func (p *point) aim(t *target) (now *target, attempts uint64) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if t.same(p.target) {
-		return p.target
+	if !t.same(p.target) {
+		p.target = t
+		p.nudge()
 	}
-	p.target = t
-	p.nudge()
-	return t
+	return p.target, p.report.attempts
 }
 
 func (p *point) nudge() {
@@ -178,21 +177,20 @@ func (p *point) state() (report, <-chan struct{}) {
 	return p.report, p.changed
 }
 
-// await waits until a target at least as new as seq was attempted. A point that
-// is not as it should be makes another attempt first, so that the answer is not
-// an old one.
-func (p *point) await(ctx context.Context, stopped <-chan struct{}, seq uint64) (report, error) {
-	p.mu.Lock()
-	need := p.report.attempts
-	if !p.report.clean() && p.report.target != nil && p.report.target.seq >= seq {
-		need++
-		p.nudge()
-	}
-	p.mu.Unlock()
-	for {
+// await waits until a target at least as new as seq was attempted. When the
+// point is not as it should be, that must be an attempt that ended after the
+// first since ones, so that the answer is not an old one.
+func (p *point) await(ctx context.Context, stopped <-chan struct{}, seq, since uint64) (report, error) {
+	for nudged := false; ; {
 		r, changed := p.state()
-		if r.target != nil && r.target.seq >= seq && r.attempts >= need {
-			return r, nil
+		if r.target != nil && r.target.seq >= seq {
+			if r.clean() || r.attempts > since {
+				return r, nil
+			}
+			if !nudged {
+				nudged = true
+				p.nudge()
+			}
 		}
 		select {
 		case <-changed:

@@ -40,7 +40,7 @@ func (p *point) swap(ctx context.Context, s swap) error {
 	p.current, p.info = s.backend, info
 	p.mu.Unlock()
 	p.log.Info("backend swapped", "from", former.backend.Info().Name, "to", info.Name)
-	err = former.call(ctx, former.backend.Teardown)
+	err := former.call(ctx, former.backend.Teardown)
 	if err != nil {
 		err = fmt.Errorf("the new backend is in force, but the former left something behind: %w", err)
 	}

@@ -20,8 +20,11 @@ type view struct {
 	snapshot *state.Snapshot
 	options  core.Options
 	*merged
+	stock   stock
 	ready   bool // the adapter has answered
 	targets map[string]*target
+	// attempts that had ended at each point when it was given this view.
+	attempts map[string]uint64
 }
 
 // target is what one point should hold.
@@ -57,8 +60,8 @@ func build(in input, seq uint64) *view {
 	for _, name := range slices.Sorted(maps.Keys(in.snapshot.Groups)) {
 		groups = append(groups, in.snapshot.Groups[name].Group)
 	}
-	v := &view{seq: seq, snapshot: in.snapshot, options: in.options, ready: in.stock.ready,
-		merged: merge(in.snapshot.VMs, groups, in.stock), targets: map[string]*target{}}
+	v := &view{seq: seq, snapshot: in.snapshot, options: in.options, stock: in.stock, ready: in.stock.ready,
+		merged: merge(in.snapshot.VMs, groups, in.stock), targets: map[string]*target{}, attempts: map[string]uint64{}}
 	v.validate(groups)
 	for _, point := range slices.Sorted(maps.Keys(in.backends)) {
 		t := v.compile(point, groups, in.backends[point])
@@ -68,7 +71,8 @@ func build(in input, seq uint64) *view {
 	return v
 }
 
-var indexed = regexp.MustCompile(`(vms|groups)\[(\d+)\]`)
+// indexed is a place in one of the two lists; a NIC has groups by index, too.
+var indexed = regexp.MustCompile(`(^| )(vms|groups)\[(\d+)\]`)
 
 // validate notes what core.Validate finds, with names for list indexes, which
 // mean nothing to people here.
@@ -80,11 +84,11 @@ func (v *view) validate(groups []core.Group) {
 	named := func(s string) string {
 		return indexed.ReplaceAllStringFunc(s, func(at string) string {
 			m := indexed.FindStringSubmatch(at)
-			i, _ := strconv.Atoi(m[2])
-			if m[1] == "vms" {
-				return "vm " + v.vms[i].Name
+			i, _ := strconv.Atoi(m[3])
+			if m[2] == "vms" {
+				return m[1] + "vm " + v.vms[i].Name
 			}
-			return "group " + groups[i].Name
+			return m[1] + "group " + groups[i].Name
 		})
 	}
 	for _, err := range joined.Unwrap() {

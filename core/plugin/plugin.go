@@ -61,7 +61,8 @@ func New(c Config) (*Plugin, error) {
 }
 
 // Start starts the program unless it was started before, and returns when it
-// has told what it serves. After an error Start may be called again; after a
+// has told what it serves. The process runs in the network namespace of the
+// calling thread, and so do those that follow it. After an error Start may be called again; after a
 // success the plugin is restarted whenever need be, until Stop.
 func (p *Plugin) Start(ctx context.Context) error {
 	p.starting.Lock()
@@ -75,14 +76,20 @@ func (p *Plugin) Start(ctx context.Context) error {
 	case started:
 		return nil
 	}
-	s, err := p.launch(ctx)
+	ns, err := callersNamespace()
 	if err != nil {
-		p.mu.Lock()
-		p.state.LastError = err.Error()
-		p.mu.Unlock()
 		return err
 	}
-	p.done.Go(func() { p.supervise(s) })
+	s, err := p.launch(ctx)
+	if err != nil {
+		ns.close()
+		p.set(func(s *State) { s.LastError = err.Error() })
+		return err
+	}
+	p.done.Go(func() {
+		defer ns.close()
+		p.supervise(s, ns)
+	})
 	return nil
 }
 
@@ -162,7 +169,7 @@ func (p *Plugin) launch(ctx context.Context) (*session, error) {
 }
 
 // supervise keeps a process running until Stop.
-func (p *Plugin) supervise(s *session) {
+func (p *Plugin) supervise(s *session, ns namespace) {
 	wait := p.cfg.RestartMin
 	for {
 		began := time.Now()
@@ -186,7 +193,7 @@ func (p *Plugin) supervise(s *session) {
 				return
 			}
 			wait = min(2*wait, p.cfg.RestartMax)
-			next, err := p.launch(p.life)
+			next, err := p.relaunch(ns)
 			if err == nil {
 				s = next
 				break
@@ -197,6 +204,13 @@ func (p *Plugin) supervise(s *session) {
 			p.died(err)
 		}
 	}
+}
+
+func (p *Plugin) relaunch(ns namespace) (*session, error) {
+	if err := ns.enter(); err != nil {
+		return nil, fmt.Errorf("plugin %s: %w", p.cfg.Name, err)
+	}
+	return p.launch(p.life)
 }
 
 func (p *Plugin) died(reason error) {

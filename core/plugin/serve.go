@@ -30,7 +30,8 @@ const closeTimeout = 2 * time.Second
 // driver or both (nil is none) to the ringwall agent that started this
 // process, and returns when the agent is done with it; if the agent dies, the
 // process exits. Log with slog or to standard error: it ends up in the
-// agent's log. Standard output belongs to the protocol.
+// agent's log, and so does what is printed to standard output once Serve runs;
+// before that, standard output belongs to the handshake.
 //
 // Started by hand, it says what it is and exits with status 2.
 func Serve(backend core.BackendDriver, adapter core.AdapterDriver) {
@@ -41,8 +42,13 @@ func Serve(backend core.BackendDriver, adapter core.AdapterDriver) {
 	if os.Getenv("PATH") == "" {
 		os.Setenv("PATH", systemPath)
 	}
-	slog.SetDefault(slog.New(slog.NewJSONHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelDebug})))
+	stderr := os.Stderr
+	slog.SetDefault(slog.New(slog.NewJSONHandler(stderr, &slog.HandlerOptions{Level: slog.LevelDebug})))
 	server := rpc.NewServer(backend, adapter)
+	// go-plugin sends what is written to os.Stdout and os.Stderr through gRPC,
+	// a message a line. A plugin that logs much would keep both processes busy
+	// with that, while the pipe that is there costs next to nothing.
+	server.Ready = func() { os.Stdout, os.Stderr = stderr, stderr }
 	go func() {
 		awaitHost(os.Stdin)
 		signal.Ignore(syscall.SIGPIPE) // whoever logs now must not end this

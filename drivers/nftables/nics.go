@@ -119,7 +119,7 @@ func (d defs) addNIC(e elements, o core.Options, has sides, n core.NICPolicy) {
 			bridge("bare4", none, dev)
 		}
 		ll := n.Key.MAC.LinkLocal()
-		bridge("dad6", none, dev, mac, nft.Addr(core.SolicitedNode(ll)), nft.Addr(ll))
+		bridge("dad6", none, dev, nft.Addr(core.SolicitedNode(ll)), nft.Addr(ll))
 		if !hasFamily(n, core.IPv6) {
 			bridge("bare6", none, dev)
 			bridge("link-local6", none, dev, mac, nft.Addr(ll))
@@ -150,7 +150,7 @@ func (d defs) addIdentity(e elements, n core.NICPolicy, dev nft.Field, id identi
 		bridge("src6"+suffix, dev, mac, addr)
 		bridge("nd6"+suffix, dev, addr)
 		if id.own {
-			bridge("dad6", dev, mac, nft.Addr(core.SolicitedNode(id.prefix.Addr())), addr)
+			bridge("dad6", dev, nft.Addr(core.SolicitedNode(id.prefix.Addr())), addr)
 		}
 	}
 	// Who may speak of a flow: see the chain "related".

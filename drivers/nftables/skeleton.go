@@ -113,7 +113,7 @@ func bridgeSets() []*nft.Set {
 		ranges("src4-prefix", dev, mac, ip4), ranges("src6-prefix", dev, mac, ip6),
 		set("arp", dev, mac, mac, ip4), ranges("arp-prefix", dev, mac, mac, ip4),
 		set("rarp", dev, mac, mac, mac),
-		set("dad6", dev, mac, ip6, ip6), set("nd6", dev, ip6), ranges("nd6-prefix", dev, ip6),
+		set("dad6", dev, ip6, ip6), set("nd6", dev, ip6), ranges("nd6-prefix", dev, ip6),
 		verdicts("out4"), verdicts("out6"), verdicts("in4"), verdicts("in6"),
 	}
 }

@@ -73,11 +73,9 @@ func (s skeleton) sourceChains() []*nft.Chain {
 			rule(denyOut(core.ReasonIPSpoof)),
 		}},
 		{Name: "source-dad6", Rules: []nft.Rule{
-			rule(equal(icmpType, []byte{ndSolicitation}), in("dad6", inName, etherSrc, ip6Dst, ndTarget), accept()),
-			rule(equal(icmpType, []byte{ndSolicitation}), denyOut(core.ReasonNDSpoof)),
-			rule(equal(icmpType, []byte{mldReport}), in("own-mac", inName, etherSrc), accept()),
-			rule(equal(icmpType, []byte{mldDone}), in("own-mac", inName, etherSrc), accept()),
-			rule(equal(icmpType, []byte{mldReport2}), in("own-mac", inName, etherSrc), accept()),
+			rule(equal(icmpType, []byte{ndSolicitation}), in("dad6", inName, ip6Dst, ndTarget), accept()),
+			rule(equal(icmpType, []byte{mldReport}), accept()),
+			rule(equal(icmpType, []byte{mldReport2}), accept()),
 			rule(denyOut(core.ReasonIPSpoof)),
 		}},
 		{Name: "source-nd6", Rules: append(eachType(

@@ -3,6 +3,10 @@ package kvm_test
 import (
 	"context"
 	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -109,9 +113,9 @@ func TestRealLibvirtForms(t *testing.T) {
 	s := newSite(t, guests.LibvirtdOptions{})
 	l, err := s.daemon.Conn()
 	s.must(err)
-	net, err := l.NetworkDefineXML(`<network><name>shared</name><forward mode='bridge'/><bridge name='br1'/></network>`)
+	network, err := l.NetworkDefineXML(`<network><name>shared</name><forward mode='bridge'/><bridge name='br1'/></network>`)
 	s.must(err)
-	s.must(l.NetworkCreate(net))
+	s.must(l.NetworkCreate(network))
 	_, err = l.NwfilterDefineXML(`<filter name='mine'><rule action='accept' direction='inout' priority='500'/></filter>`)
 	s.must(err)
 	g, err := s.daemon.DefineGuest(guests.Spec{Name: "r-4-VM", NICs: []guests.NIC{
@@ -148,6 +152,16 @@ func TestRealLibvirtForms(t *testing.T) {
 		t.Errorf("checks (-want +got):\n%s\n%+v", diff, checks)
 	}
 
+	// The layouts: whichever socket serves is used.
+	hangsUp := listen(t, func(c net.Conn) { c.Close() })
+	c, err := kvm.Dialer{Sockets: []string{"/none/virtqemud-sock", hangsUp, s.daemon.Socket()}}.Connect(s.ctx)
+	s.must(err)
+	v, err := c.Version(s.ctx)
+	if err != nil || v < 1_000_000 {
+		t.Errorf("version %v, %v", v, err)
+	}
+	s.must(c.Close())
+
 	// A daemon that hangs: its socket still takes connections.
 	s.must(s.daemon.Freeze(s.ctx))
 	if got, err := s.adapter.List(s.ctx); err == nil {
@@ -157,6 +171,28 @@ func TestRealLibvirtForms(t *testing.T) {
 	if _, err := s.adapter.List(s.ctx); err != nil {
 		t.Error(err)
 	}
+}
+
+// docCommand runs the command of the adapter's page that has the option.
+func (s *site) docCommand(option string) {
+	s.t.Helper()
+	page := readFile(s.t, "../../docs/hypervisors/kvm.md")
+	for block := range strings.SplitSeq(page, "```sh\n") {
+		block, _, _ = strings.Cut(block, "```")
+		for _, command := range strings.SplitAfter(block, "\n") {
+			at := strings.Index(block, command)
+			if !strings.Contains(command, option) || !strings.HasPrefix(command, "virsh ") {
+				continue
+			}
+			cmd := exec.CommandContext(s.ctx, "sh", "-ec", block[at:]) // --set's XML is on the lines after it
+			cmd.Env = append(os.Environ(), "VIRSH_DEFAULT_CONNECT_URI="+s.daemon.URI())
+			if out, err := cmd.CombinedOutput(); err != nil {
+				s.t.Fatalf("%s: %v\n%s", command, err, out)
+			}
+			return
+		}
+	}
+	s.t.Fatalf("the page has no virsh command with %s", option)
 }
 
 func TestRealLibvirt(t *testing.T) {
@@ -205,7 +241,11 @@ func TestRealLibvirt(t *testing.T) {
 	s.must(g.Unplug(s.ctx, second))
 	s.await("the second NIC's end", changedTo(core.VMChanged, one))
 
-	s.must(g.SetMetadata(kvm.Namespace, kvm.Key, ""))
+	s.docCommand("--set")
+	pairs := []core.AddressPair{{Prefix: netip.MustParsePrefix("10.0.0.100/32"), MAC: core.MAC{0, 0, 0x5e, 0, 1, 1}}}
+	one.VM.NICs[0] = core.NIC{MAC: mac(1), Addresses: addrs("10.0.0.1", "fd00::11"), Pairs: pairs, Groups: []string{"web", "bastion"}, Binding: on("br0", "vnet0")}
+	s.await("metadata by virsh", changedTo(core.VMChanged, one))
+	s.docCommand("--remove")
 	s.await("no metadata", func(e core.VMEvent) bool { return e.Kind == core.VMChanged && !e.Instance.Claims })
 
 	s.must(g.Destroy())

@@ -96,3 +96,16 @@ func TestMetadataOfAnotherVersionIsAFault(t *testing.T) {
 		}
 	}
 }
+
+// The form that the adapter's page shows.
+func TestMetadataOfThePage(t *testing.T) {
+	_, x, _ := strings.Cut(readFile(t, "../../docs/hypervisors/kvm.md"), "```xml\n<metadata>")
+	x, _, _ = strings.Cut(x, "</metadata>")
+	d, err := kvm.ParseDomain(domain("a", x), kvm.ParseOptions{})
+	if err != nil || len(d.Problems) > 0 || d.Metadata == nil {
+		t.Fatalf("%v, %v, %v", d.Metadata, d.Problems, err)
+	}
+	if n := d.Metadata.NIC(mac(1)); len(n.Addresses) != 1 || len(n.Pairs) != 1 || len(n.Groups) != 1 {
+		t.Errorf("%+v", n)
+	}
+}

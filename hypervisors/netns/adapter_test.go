@@ -9,7 +9,6 @@ import (
 	"runtime"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
@@ -311,5 +310,3 @@ func BenchmarkList(b *testing.B) {
 		}
 	}
 }
-
-var patience = 20 * time.Second

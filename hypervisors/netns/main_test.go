@@ -5,6 +5,7 @@ import (
 	"os"
 	"os/exec"
 	"os/signal"
+	"runtime"
 	"strings"
 	"syscall"
 	"testing"
@@ -34,7 +35,9 @@ func alone() int {
 		Unshareflags: syscall.CLONE_NEWNS | syscall.CLONE_NEWNET, // makes / private, too
 		Pdeathsig:    syscall.SIGKILL,
 	}
-	signal.Ignore(os.Interrupt) // the child gets it as well, and ends
+	// The child gets an interrupt as well, and ends.
+	signal.Notify(make(chan os.Signal, 1), os.Interrupt)
+	runtime.LockOSThread() // Pdeathsig is about the thread
 	err := cmd.Run()
 	if cmd.ProcessState == nil {
 		fmt.Fprintln(os.Stderr, "run in namespaces of its own (this needs root):", err)

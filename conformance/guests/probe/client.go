@@ -47,7 +47,7 @@ func (c *Client) Close() error {
 func (c *Client) WaitReady(ctx context.Context) (Hello, error) {
 	for {
 		try, cancel := context.WithTimeout(ctx, 500*time.Millisecond)
-		h, err := call[Hello](try, c, OpHello, nil)
+		h, err := c.Hello(try)
 		cancel()
 		switch {
 		case err == nil:
@@ -58,6 +58,11 @@ func (c *Client) WaitReady(ctx context.Context) (Hello, error) {
 			return Hello{}, err
 		}
 	}
+}
+
+// Hello asks who is there.
+func (c *Client) Hello(ctx context.Context) (Hello, error) {
+	return call[Hello](ctx, c, OpHello, nil)
 }
 
 // Configure sets up NICs.

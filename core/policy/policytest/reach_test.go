@@ -6,6 +6,7 @@ import (
 	"slices"
 	"testing"
 
+	"github.com/ringwall/ringwall/core"
 	"github.com/ringwall/ringwall/core/policy"
 	"github.com/ringwall/ringwall/core/policy/policytest"
 	"pgregory.net/rapid"
@@ -57,4 +58,26 @@ func show(side string, rows map[int]int) string {
 		s += fmt.Sprintf(" %d:%d", r, rows[r])
 	}
 	return s
+}
+
+// A world for a backend that can do little needs no more than that.
+func TestWorldsNeedOnlyWhatTheyMay(t *testing.T) {
+	little := []core.Feature{core.FeatureIPv4, core.FeatureAntiSpoof}
+	optional := []core.Feature{core.FeatureIPv6, core.FeatureEgress, core.FeaturePorts, core.FeatureICMP, core.FeatureProtocols,
+		core.FeatureRemoteGroups, core.FeatureNoAntiSpoof, core.FeaturePairs, core.FeatureMultiNIC, core.FeatureSystemVM,
+		core.FeatureMulticast, core.FeatureFailClosed}
+	rapid.Check(t, func(t *rapid.T) {
+		only := slices.Concat(little, rapid.SliceOfDistinct(rapid.SampledFrom(optional), rapid.ID[core.Feature]).Draw(t, "features"))
+		w := policytest.Worlds(policytest.Shape{Only: only}).Draw(t, "world")
+		for range 3 {
+			if err := core.CheckFeatures("test", only, w.Ruleset); err != nil {
+				t.Fatal(err)
+			}
+			p := w.Passages().Draw(t, "passage")
+			if p.Frame.Family() == core.IPv6 && !slices.Contains(only, core.FeatureIPv6) {
+				t.Errorf("an IPv6 packet for a backend without: %v", p.Frame)
+			}
+			w = w.Change().Draw(t, "change")
+		}
+	})
 }

@@ -82,10 +82,12 @@ func groupNames(gs []core.Group) []string {
 }
 
 func (s Shape) options(t *rapid.T) core.Options {
-	o := core.Options{Bridges: s.Managed, VMPorts: s.VMPorts,
-		EgressDefault: rapid.SampledFrom([]core.EgressDefault{core.EgressUntilRules, core.EgressExplicit}).Draw(t, "egress default"),
-		AllowDNS:      rapid.Bool().Draw(t, "dns"),
-		Multicast:     core.MulticastDrop,
+	o := core.Options{Bridges: s.Managed, AllowDNS: rapid.Bool().Draw(t, "dns"), Multicast: core.MulticastDrop}
+	if s.can(core.FeatureFailClosed) {
+		o.VMPorts = s.VMPorts
+	}
+	if s.can(core.FeatureEgress) && rapid.Bool().Draw(t, "egress explicit") {
+		o.EgressDefault = core.EgressExplicit
 	}
 	if s.can(core.FeatureMulticast) && rapid.Bool().Draw(t, "multicast by rules") {
 		o.Multicast = core.MulticastByRules
@@ -197,13 +199,17 @@ func (s Shape) peers(t *rapid.T, p core.Protocol, groups []string) *core.Peers {
 			all = append(all, cidrs[f]...)
 		}
 	}
+	// Anybody, and a remote group, are in both families.
+	both := s.can(core.FeatureIPv6) || !p.In(core.IPv6)
 	switch rapid.IntRange(0, 5).Draw(t, "peers") {
 	case 0:
-		return nil
+		if both {
+			return nil
+		}
 	case 1:
 		return &core.Peers{}
 	case 2:
-		if s.can(core.FeatureRemoteGroups) {
+		if both && s.can(core.FeatureRemoteGroups) {
 			return &core.Peers{Groups: rapid.SliceOfN(rapid.SampledFrom(groups), 1, 2).Draw(t, "remote groups")}
 		}
 	}

@@ -13,11 +13,6 @@ import (
 	"github.com/ringwall/ringwall/core"
 )
 
-// ConfigFile is where the installer leaves what the hook must know. The hook
-// runs for every phase of every VM, and before a VM: it reads this one small
-// file, not the fleet's.
-const ConfigFile = "/etc/ringwall/libvirt-hook.json"
-
 // Config of the hook.
 type Config struct {
 	Socket          string // of the agent
@@ -49,7 +44,9 @@ type configJSON struct {
 	CloudStackNames bool      `json:"cloudstack_names"`
 }
 
-// ReadConfig reads the file; no file is DefaultConfig. An error comes with the
+// ReadConfig reads what the installer left beside the hook: the hook runs for
+// every phase of every VM, and before a VM, so it reads one small file and not
+// the fleet's. No file is DefaultConfig. An error comes with the
 // default: a broken file must not keep every VM of the host from starting, and
 // closed ports are safe.
 func ReadConfig(path string) (Config, error) {
@@ -104,9 +101,6 @@ func (c Config) write(path string) error {
 	}
 	b, err := json.MarshalIndent(configJSON{c.Socket, c.OnFailure, c.Timeout.String(), c.CloudStackNames}, "", "  ")
 	if err != nil {
-		return err
-	}
-	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 		return err
 	}
 	temp := path + ".tmp"

@@ -165,4 +165,3 @@ func (h Hook) runNext(ctx context.Context, args []string, in io.Reader, out, err
 	fmt.Fprintf(errOut, "ringwall: run the hook that was here before, %s: %v\n", h.Next, err)
 	return 1
 }
-

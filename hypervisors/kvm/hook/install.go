@@ -19,9 +19,10 @@ const (
 	// name is ours, anything else is somebody else's.
 	Program = "ringwall-libvirt-hook"
 
-	mainHook = "qemu"
-	dropIn   = "qemu.d/50-ringwall"
-	wrapped  = "qemu.ringwall-wrapped" // the hook that was there before the wrapper
+	mainHook   = "qemu"
+	dropIn     = "qemu.d/50-ringwall"
+	wrapped    = "qemu.ringwall-wrapped" // the hook that was there before the wrapper
+	configFile = "ringwall-libvirt-hook.json"
 )
 
 // dropInVersion is the first libvirt that runs the files of qemu.d.
@@ -54,10 +55,12 @@ func FormFor(v kvm.Version) Form {
 
 // Installer puts the hook into libvirt's folder, as a symbolic link: whatever
 // updates the binary updates the hook, and a link says whose it is.
+//
+// Under libvirtd's AppArmor profile only programs in /usr/bin and /usr/sbin run
+// without its confinement.
 type Installer struct {
-	Dir        string // empty: DefaultDir
-	Binary     string // absolute path of the hook's program
-	ConfigFile string // empty: ConfigFile
+	Dir    string // empty: DefaultDir
+	Binary string // absolute path of the hook's program
 }
 
 // Report is what was done, a line each, for people.
@@ -81,24 +84,18 @@ func (i Installer) dir() string {
 
 func (i Installer) path(name string) string { return filepath.Join(i.dir(), name) }
 
-func (i Installer) configFile() string {
-	if i.ConfigFile == "" {
-		return ConfigFile
-	}
-	return i.ConfigFile
-}
-
-// WrappedBy is the hook that a wrapper, started as self, has to run as well;
-// empty when self is no wrapper or there was none.
-func WrappedBy(self string) string {
+// Place is what the hook, started as self, finds in libvirt's folder: its config,
+// and the hook that it has to run as well (empty when it wraps none).
+func Place(self string) (config, next string) {
+	dir := filepath.Dir(self)
 	if filepath.Base(self) != mainHook {
-		return ""
+		return filepath.Join(filepath.Dir(dir), configFile), ""
 	}
-	next := filepath.Join(filepath.Dir(self), wrapped)
+	next = filepath.Join(dir, wrapped)
 	if _, err := os.Lstat(next); err != nil {
-		return ""
+		next = ""
 	}
-	return next
+	return filepath.Join(dir, configFile), next
 }
 
 // Install makes libvirt of version v run the hook. Doing it again changes
@@ -113,6 +110,9 @@ func (i Installer) Install(v kvm.Version, c Config) (r Report, err error) {
 		return r, fmt.Errorf("the hook's program %s is not an executable file (%v): %w", i.Binary, err, core.ErrNotFound)
 	}
 	r.RestartLibvirt = !i.anyHook()
+	if err := os.MkdirAll(i.dir(), 0o755); err != nil {
+		return r, err
+	}
 	if err := i.writeConfig(c, &r); err != nil {
 		return r, err
 	}
@@ -136,9 +136,9 @@ func (i Installer) Uninstall() (r Report, err error) {
 	if err := i.unwrap(&r); err != nil {
 		return r, err
 	}
-	switch err := os.Remove(i.configFile()); {
+	switch err := os.Remove(i.path(configFile)); {
 	case err == nil:
-		r.add("removed %s", i.configFile())
+		r.add("removed %s", i.path(configFile))
 	case !errors.Is(err, fs.ErrNotExist):
 		return r, err
 	}
@@ -166,14 +166,14 @@ func (i Installer) Status() (Form, error) {
 }
 
 func (i Installer) writeConfig(c Config, r *Report) error {
-	have, err := ReadConfig(i.configFile())
-	if _, missing := os.Stat(i.configFile()); err == nil && missing == nil && have == c {
+	have, err := ReadConfig(i.path(configFile))
+	if _, missing := os.Stat(i.path(configFile)); err == nil && missing == nil && have == c {
 		return nil
 	}
-	if err := c.write(i.configFile()); err != nil {
+	if err := c.write(i.path(configFile)); err != nil {
 		return err
 	}
-	r.add("wrote %s", i.configFile())
+	r.add("wrote %s", i.path(configFile))
 	return nil
 }
 
@@ -208,7 +208,14 @@ func (i Installer) wrap(r *Report) error {
 // took our place back (a package was upgraded), the older one is kept as well.
 func (i Installer) keep(r *Report) error {
 	from, to := i.path(mainHook), i.path(wrapped)
-	if _, err := os.Lstat(to); err == nil {
+	now, err := os.Lstat(from)
+	if err != nil {
+		return err
+	}
+	if before, err := os.Lstat(to); err == nil {
+		if os.SameFile(now, before) {
+			return nil // an installation that was cut short
+		}
 		older, err := freeName(to)
 		if err != nil {
 			return err
@@ -307,6 +314,22 @@ func (i Installer) owner(name string) (owner, error) {
 		return ours, nil
 	}
 	return theirs, err
+}
+
+// Check is a line of doctor.
+func (i Installer) Check() core.Check {
+	form, err := i.Status()
+	switch {
+	case err != nil:
+		return core.Check{Name: "libvirt-hook", Status: core.StatusError, Summary: "the libvirt hook does not work",
+			Evidence: err.Error(), Fix: "ringwall install libvirt-hook"}
+	case form == NotInstalled:
+		return core.Check{Name: "libvirt-hook", Status: core.StatusWarning,
+			Summary:  "no libvirt hook: a VM runs with closed ports until the agent has seen it start",
+			Evidence: "neither " + i.path(dropIn) + " nor " + i.path(mainHook) + " is ours",
+			Fix:      "ringwall install libvirt-hook"}
+	}
+	return core.Check{Name: "libvirt-hook", Summary: "libvirt runs the hook (" + form.String() + ")"}
 }
 
 // anyHook says whether libvirt found a qemu hook when it started.

@@ -34,6 +34,10 @@ func run() error {
 	if err := loadModules(); err != nil {
 		return err
 	}
+	// Go takes a host whose loopback is down for one without IPv6.
+	if err := loopbackUp(); err != nil {
+		return err
+	}
 	config, err := bootConfig()
 	if err != nil {
 		return err

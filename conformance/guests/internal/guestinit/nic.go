@@ -36,6 +36,14 @@ func nics() ([]nic, error) {
 	return out, nil
 }
 
+func loopbackUp() error {
+	lo, err := netlink.LinkByName("lo")
+	if err != nil {
+		return err
+	}
+	return netlink.LinkSetUp(lo)
+}
+
 // findNIC waits for a NIC: a driver, or a hot plug, takes its time.
 func findNIC(born core.MAC) (nic, error) {
 	for deadline := time.Now().Add(5 * time.Second); ; time.Sleep(time.Millisecond) {

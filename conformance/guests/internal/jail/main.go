@@ -16,6 +16,7 @@ import (
 	"os/signal"
 	"sync"
 	"syscall"
+	"time"
 
 	"github.com/ringwall/ringwall/conformance/guests/internal/jailwire"
 	"golang.org/x/sys/unix"
@@ -36,13 +37,22 @@ func run() error {
 	if err := mountAll(setup); err != nil {
 		return err
 	}
+	// When the test is gone, an answer that nobody reads must not end the clean-up.
+	signal.Ignore(syscall.SIGPIPE)
 	j := &jail{exited: map[int]int{}}
 	j.changed = sync.NewCond(&j.mu)
 	go j.reap()
 	j.serve(os.Stdin, os.Stdout)
-	// Nobody is left to look at the folder. The processes in it still run, but
-	// die with this one, the next moment.
+	killAll()
 	return os.RemoveAll(setup.Remove)
+}
+
+// killAll ends every other process of the namespace. They would die with this
+// one anyway, but could leave files behind until then.
+func killAll() {
+	for unix.Kill(-1, unix.SIGKILL) == nil { // ESRCH: all gone, and reaped
+		time.Sleep(time.Millisecond)
+	}
 }
 
 func mountAll(setup jailwire.Setup) error {

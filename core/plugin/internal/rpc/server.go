@@ -15,6 +15,8 @@ import (
 
 // Server is what one process serves.
 type Server struct {
+	// Ready, if set, runs before the first answer.
+	Ready   func()
 	backend *backendServer
 	adapter *adapterServer
 }
@@ -42,7 +44,11 @@ func (s *Server) Register(g grpc.ServiceRegistrar) {
 		d.Adapter = wire.EncodeInfo(s.adapter.driver.Info())
 		pb.RegisterAdapterServer(g, s.adapter)
 	}
-	pb.RegisterPluginServer(g, &pluginServer{description: d})
+	ready := s.Ready
+	if ready == nil {
+		ready = func() {}
+	}
+	pb.RegisterPluginServer(g, &pluginServer{description: d, ready: sync.OnceFunc(ready)})
 }
 
 // Close closes all that is open; what is enforced stays enforced.
@@ -62,9 +68,11 @@ func (s *Server) Close() {
 type pluginServer struct {
 	pb.UnimplementedPluginServer
 	description *pb.DescribeResponse
+	ready       func()
 }
 
 func (s *pluginServer) Describe(context.Context, *pb.DescribeRequest) (*pb.DescribeResponse, error) {
+	s.ready()
 	return s.description, nil
 }
 

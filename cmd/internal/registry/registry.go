@@ -1,0 +1,19 @@
+// Package registry names the drivers and adapters that are built in. It is the
+// only place that imports them.
+package registry
+
+import (
+	"github.com/ringwall/ringwall/cmd/internal/agent"
+	"github.com/ringwall/ringwall/core"
+	"github.com/ringwall/ringwall/drivers/nftables"
+	"github.com/ringwall/ringwall/hypervisors/kvm"
+	"github.com/ringwall/ringwall/hypervisors/netns"
+)
+
+// BuiltIn is what this program has.
+func BuiltIn() agent.Registry {
+	return agent.NewRegistry(
+		[]core.BackendDriver{nftables.Driver()},
+		[]core.AdapterDriver{kvm.Driver(), netns.Driver()},
+	)
+}

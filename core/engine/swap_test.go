@@ -1,0 +1,96 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"testing"
+	"time"
+
+	"github.com/ringwall/ringwall/core"
+	"github.com/ringwall/ringwall/core/coretest"
+)
+
+func TestSwapBackend(t *testing.T) {
+	onHost(t, running(1, 2), func(h *host) {
+		twoVMs(h)
+		former, next := h.backend, &coretest.FakeBackend{Name: "next"}
+		next.OnWrite(func(_, to core.Ruleset) {
+			if former.Fingerprint() != to.Fingerprint() || former.Count(coretest.Teardown) > 0 {
+				t.Error("the former backend is down before the next one is up")
+			}
+			next.OnWrite(nil)
+		})
+		if err := h.SwapBackend(context.Background(), "", next); err != nil {
+			t.Fatal(err)
+		}
+		if former.Count(coretest.Teardown) != 1 || former.Count(coretest.Close) != 1 {
+			t.Errorf("calls are %v", former.Calls())
+		}
+		h.backend = next
+		h.converged()
+		h.must(put(tcp("web", 443)))
+		h.converged()
+		next.Tamper(flushed, wipe) // its events are followed
+		quiet()
+		h.converged()
+		if p := h.Status().Points[0]; p.Backend != "next" || !p.InSync {
+			t.Errorf("status is %+v", p)
+		}
+	})
+}
+
+func TestSwapThatIsNotTaken(t *testing.T) {
+	onHost(t, running(1, 2), func(h *host) {
+		twoVMs(h)
+		h.backend.AddFlow(flow(1, 80))
+		for name, tc := range map[string]struct {
+			prepare func(*coretest.FakeBackend)
+			want    error
+		}{
+			"a feature is missing": {func(b *coretest.FakeBackend) { b.Features = []core.Feature{core.FeatureIPv4} }, core.ErrUnsupported},
+			"it is not there":      {func(b *coretest.FakeBackend) { b.Fail(coretest.Sync, core.ErrNotReady) }, core.ErrNotReady},
+			"it refuses a NIC":     {func(b *coretest.FakeBackend) { b.RefuseNIC(nicKey(2), coretest.ErrRefused) }, coretest.ErrRefused},
+		} {
+			next := &coretest.FakeBackend{}
+			tc.prepare(next)
+			if err := h.SwapBackend(context.Background(), "", next); !errors.Is(err, tc.want) {
+				t.Errorf("%s: error is %v, want %v", name, err, tc.want)
+			}
+			if len(next.Ruleset().NICs) > 0 || next.Count(coretest.Close) > 0 {
+				t.Errorf("%s: it is left with %+v", name, next.Ruleset())
+			}
+			h.must(put(tcp("web", 80), record(1, "web")))
+			h.converged()
+		}
+		if err := h.SwapBackend(context.Background(), "mars", h.backend); !errors.Is(err, core.ErrNotFound) {
+			t.Errorf("error is %v", err)
+		}
+	})
+}
+
+func TestReadsPassThrough(t *testing.T) {
+	onHost(t, running(1, 2), func(h *host) {
+		twoVMs(h)
+		ctx, cancel := within(time.Second)
+		defer cancel()
+		h.backend.SetCounters(core.Counter{NIC: nicKey(1), Packets: 7})
+		if c, err := h.Counters(ctx, ""); err != nil || len(c) != 1 || c[0].Packets != 7 {
+			t.Errorf("counters are %v, %v", c, err)
+		}
+		if o, err := h.Observe(ctx, ""); err != nil || o.Fingerprint != h.backend.Fingerprint() {
+			t.Errorf("observation is %v, %v", o, err)
+		}
+		if r, err := h.Ruleset(""); err != nil || r.Fingerprint() != h.backend.Fingerprint() {
+			t.Errorf("ruleset: %v", err)
+		}
+		if err := h.Settle(ctx); err != nil {
+			t.Error(err)
+		}
+		h.backend.Fail(coretest.Apply, core.ErrNotReady)
+		h.backend.Fail(coretest.Sync, core.ErrNotReady)
+		_, _ = h.Change(ctx, put(tcp("web", 81)))
+		if err := h.Settle(ctx); !errors.Is(err, core.ErrNotReady) {
+			t.Errorf("settled with %v", err)
+		}
+	})
+}

@@ -1,0 +1,447 @@
+package nftables
+
+import (
+	"bytes"
+	"net/netip"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/ringwall/ringwall/conformance/lab"
+	"github.com/ringwall/ringwall/conformance/lab/labtest"
+	"github.com/ringwall/ringwall/core"
+	"github.com/ringwall/ringwall/core/policy"
+	"github.com/ringwall/ringwall/drivers/internal/kernel/links"
+	"github.com/ringwall/ringwall/drivers/nftables/internal/nft"
+)
+
+// patient is a host to be examined. Its files about services are a test's own;
+// all else is the kernel's, in a namespace of its own.
+type patient struct {
+	t       *testing.T
+	host    *labtest.Host
+	backend *Backend
+	files   files
+}
+
+func newPatient(t *testing.T) *patient {
+	t.Helper()
+	h := labtest.New(t, lab.Options{})
+	h.AddBridge(lab.BridgeSpec{Name: "br0"})
+	dir := t.TempDir()
+	f := systemFiles()
+	f.unit, f.conf = []string{filepath.Join(dir, "nftables.service")}, []string{filepath.Join(dir, "nftables.conf")}
+	f.enabled, f.dropIns = filepath.Join(dir, "*.wants", "nftables.service"), filepath.Join(dir, "nftables.service.d", "*.conf")
+	return &patient{t, h, openBackend(t, h), f}
+}
+
+// sync puts one NIC in force: what a host at work looks like.
+func (p *patient) sync() {
+	p.t.Helper()
+	labtest.Check(p.t, p.backend.Sync(p.t.Context(), labtest.Must(policy.Compile(policy.Input{
+		Options: core.Options{Bridges: []core.Pattern{"br*"}, VMPorts: []core.Pattern{"vnet*"}},
+		VMs: []core.VM{{Key: "a", Name: "a", NICs: []core.NIC{{MAC: core.MAC{2, 0, 0, 0, 0, 1}, Addresses: []netip.Addr{netip.MustParseAddr("10.0.0.1")},
+			Binding: core.Binding{Bridge: "br0", Devices: []string{"vnet0"}}}}}},
+	}))(p.t)))
+}
+
+// run runs a shell command in the host.
+func (p *patient) run(command string) {
+	p.t.Helper()
+	labtest.Check(p.t, p.host.Do(func() error {
+		out, err := exec.Command("sh", "-ec", command).CombinedOutput()
+		if err != nil {
+			p.t.Logf("%s: %s", command, out)
+		}
+		return err
+	}))
+}
+
+func (p *patient) write(name, text string) {
+	p.t.Helper()
+	path := filepath.Join(filepath.Dir(p.files.conf[0]), name)
+	labtest.Check(p.t, os.MkdirAll(filepath.Dir(path), 0o755))
+	labtest.Check(p.t, os.WriteFile(path, []byte(text), 0o644))
+}
+
+func (p *patient) examine() map[string]core.Check {
+	p.t.Helper()
+	checks := map[string]core.Check{}
+	for _, c := range labtest.Must(p.backend.preflight(p.t.Context(), p.files))(p.t) {
+		if _, twice := checks[c.Name]; twice || c.Summary == "" || (c.Status == core.StatusOK) != (c.Fix == "") {
+			p.t.Errorf("check %+v", c)
+		}
+		checks[c.Name] = c
+	}
+	return checks
+}
+
+// expect is examine where only the named check is to object.
+func (p *patient) expect(name string, status core.Status) core.Check {
+	p.t.Helper()
+	checks := p.examine()
+	for _, c := range checks {
+		if c.Name != name && c.Status != core.StatusOK {
+			p.t.Errorf("beside %s: %+v", name, c)
+		}
+	}
+	if checks[name].Status != status {
+		p.t.Errorf("%+v, want status %s", checks[name], status)
+	}
+	return checks[name]
+}
+
+func (p *patient) expectHealth() {
+	p.t.Helper()
+	p.expect("nf-tables", core.StatusOK)
+}
+
+func contains(t *testing.T, what, text string, parts ...string) {
+	t.Helper()
+	for _, part := range parts {
+		if !strings.Contains(text, part) {
+			t.Errorf("%s is %q, which lacks %q", what, text, part)
+		}
+	}
+}
+
+func TestPreflightOfAHealthyHost(t *testing.T) {
+	p := newPatient(t)
+	p.expectHealth()
+	p.sync()
+	p.expectHealth()
+	if n := len(labtest.Must(p.backend.Preflight(t.Context()))(t)); n != len(p.examine()) {
+		t.Errorf("%d checks from Preflight", n)
+	}
+}
+
+// Preflight changes nothing: neither rules nor settings nor tables that come
+// into being when they are asked for.
+func TestPreflightChangesNothing(t *testing.T) {
+	p := newPatient(t)
+	p.sync()
+	look := func() (out string) {
+		labtest.Check(t, p.host.Do(func() error {
+			b, err := exec.Command("sh", "-c", "nft list ruleset; cat /proc/thread-self/net/ip_tables_names; ip -d link; sysctl net.bridge").CombinedOutput()
+			out = string(b)
+			return err
+		}))
+		return out
+	}
+	before, generation := look(), labtest.Must(p.backend.conn.Generation(t.Context()))(t)
+	p.examine()
+	if after := look(); after != before {
+		t.Errorf("before:\n%s\nafter:\n%s", before, after)
+	}
+	if g := labtest.Must(p.backend.conn.Generation(t.Context()))(t); g != generation {
+		t.Errorf("generation %d, was %d", g, generation)
+	}
+}
+
+// Foreign rules that drop bridged packets. Each fix must mend it.
+func TestPreflightForeignFilters(t *testing.T) {
+	for _, c := range []struct{ name, rules, seen, fix string }{
+		{"Docker's policy", "iptables-nft -P FORWARD DROP", "policy drop", "iptables -I FORWARD -m physdev --physdev-is-bridged -j ACCEPT"},
+		{"ip6tables", "ip6tables-nft -P FORWARD DROP", "policy drop", "ip6tables -I FORWARD"},
+		{"iptables-legacy", "iptables-legacy -P FORWARD DROP", "-P FORWARD DROP", "iptables-legacy -t filter -I FORWARD"},
+		{"a chain of iptables-legacy", "iptables-legacy -N X; iptables-legacy -A X -m comment --comment 'no thanks' -j REJECT; iptables-legacy -A FORWARD -i br+ -g X", "no thanks", "iptables-legacy -t filter -I FORWARD"},
+		{"a reject at the end", "iptables-nft -A FORWARD -m conntrack --ctstate ESTABLISHED -j ACCEPT; iptables-nft -A FORWARD -j REJECT", "REJECT", "iptables -I FORWARD"},
+		{"another table", "nft 'add table inet f; add chain inet f fwd {type filter hook forward priority 0; policy drop;}; add rule inet f fwd ct state established accept'", "policy drop", `nft 'insert rule inet f fwd iifname "br0" oifname "br0" accept'`},
+		{"a chain of a chain", "nft 'add table inet f; add chain inet f fwd {type filter hook forward priority 10;}; add chain inet f x; add rule inet f x iifname \"br*\" meta nfproto ipv6 drop; add rule inet f fwd jump x'", "nfproto", "nft 'insert rule inet f fwd"},
+		{"before routing", "nft 'add table ip f; add chain ip f pre {type filter hook prerouting priority -300; policy drop;}'", "prerouting", `nft 'insert rule ip f pre iifname "br0" accept'`},
+		{"ebtables", "ebtables-nft -P FORWARD DROP", "policy drop", "ebtables -t filter -I FORWARD -j ACCEPT"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			p := newPatient(t)
+			p.sync()
+			p.run(c.rules)
+			got := p.expect("foreign-filters", core.StatusError)
+			contains(t, "the evidence", got.Evidence, c.seen)
+			contains(t, "the fix", got.Fix, c.fix)
+			p.run(got.Fix)
+			p.expectHealth()
+		})
+	}
+}
+
+// Rules of others that have nothing to say about bridged packets.
+func TestPreflightHarmlessFilters(t *testing.T) {
+	for name, rules := range map[string]string{
+		"our own way out":      "iptables-nft -P FORWARD DROP; iptables-nft -A FORWARD -m physdev --physdev-is-bridged -j ACCEPT",
+		"legacy, by bridge":    "iptables-legacy -P FORWARD DROP; iptables-legacy -A FORWARD -i br0 -o br0 -j ACCEPT",
+		"other devices":        "iptables-nft -A FORWARD -i docker0 -j DROP; iptables-nft -A FORWARD ! -i br0 -j DROP; iptables-legacy -A FORWARD ! -i br0 -j DROP",
+		"conditions":           "iptables-nft -A FORWARD -m conntrack --ctstate INVALID -j DROP; nft 'add table inet f; add chain inet f fwd {type filter hook forward priority 0;}; add rule inet f fwd tcp dport 25 drop'",
+		"input and output":     "iptables-nft -P INPUT DROP; nft 'add table inet f; add chain inet f in {type filter hook input priority 0; policy drop;}'",
+		"returns":              "iptables-nft -N X; iptables-nft -A X -j RETURN; iptables-nft -A X -j DROP; iptables-nft -A FORWARD -j X",
+		"targets that go on":   "iptables-nft -t mangle -A FORWARD -j MARK --set-xmark 0x1/0xf; iptables-legacy -t mangle -A FORWARD -j MARK --set-xmark 0x1/0xf",
+		"the index of another": "nft 'add table inet f; add chain inet f fwd {type filter hook forward priority 0;}; add rule inet f fwd iif lo drop'",
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			p := newPatient(t)
+			p.sync()
+			p.run(rules)
+			p.expectHealth()
+		})
+	}
+}
+
+func TestPreflightPortRules(t *testing.T) {
+	for _, c := range []struct{ name, rules, what, fix string }{
+		{"nwfilter's ebtables", "ebtables-nft -t nat -N libvirt-I-vnet0; ebtables-nft -t nat -A PREROUTING -i vnet0 -j libvirt-I-vnet0", "libvirt's nwfilter guards VM port vnet0", "virsh edit"},
+		{"nwfilter's iptables", "iptables-nft -N FI-vnet3; iptables-nft -A FORWARD -m physdev --physdev-in vnet3 -g FI-vnet3", "libvirt's nwfilter guards VM port vnet3", "virsh edit"},
+		{"iptables-legacy", "iptables-legacy -A FORWARD -m physdev --physdev-is-bridged --physdev-out vnet1 -j ACCEPT", "iptables-legacy table filter has rules about VM port vnet1", "nft list"},
+		{"nft", "nft 'add table bridge f; add chain bridge f c {type filter hook forward priority 0;}; add rule bridge f c oifname vnet9 drop'", "table bridge f has rules about VM port vnet9", "nft list table bridge f"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			p := newPatient(t)
+			p.run(c.rules)
+			got := p.expect("vm-port-rules", core.StatusError)
+			contains(t, "the summary", got.Summary, c.what)
+			if !strings.Contains(c.name, "legacy") {
+				contains(t, "the fix", got.Fix, c.fix)
+			}
+		})
+	}
+}
+
+func TestPreflightMarks(t *testing.T) {
+	inet := func(hook, rule string) string {
+		return "nft 'add table inet m; add chain inet m c {type filter hook " + hook + "; policy accept;}; add rule inet m c " + rule + "'"
+	}
+	for _, c := range []struct {
+		name, rules string
+		status      core.Status
+		fix         string
+	}{
+		{"iptables writes ours", "iptables-nft -t mangle -A FORWARD -j MARK --set-xmark 0x100/0x300", core.StatusError, `mark_mask: "0x00001c00"`},
+		{"iptables asks for ours", "iptables-nft -A FORWARD -m mark --mark 0x200/0x200", core.StatusWarning, `mark_mask: "0x00001c00"`},
+		{"iptables writes beside ours", "iptables-nft -t mangle -A FORWARD -j MARK --set-xmark 0x10000/0x10000", core.StatusOK, ""},
+		{"iptables writes all", "iptables-nft -t mangle -A FORWARD -j MARK --set-mark 1", core.StatusError, "give the other rule a mask"},
+		{"a write that ours follows", "iptables-nft -t mangle -A PREROUTING -j MARK --set-mark 1", core.StatusOK, ""},
+		{"a write that ours follows, by jump", "iptables-nft -t mangle -N X; iptables-nft -t mangle -A X -j MARK --set-mark 1; iptables-nft -t mangle -A PREROUTING -j X", core.StatusOK, ""},
+		{"the same from two sides", "iptables-nft -t mangle -N X; iptables-nft -t mangle -A X -j MARK --set-mark 1; iptables-nft -t mangle -A PREROUTING -j X; iptables-nft -t mangle -A FORWARD -j X", core.StatusError, "give the other rule a mask"},
+		{"the conntrack mark saved whole", "iptables-nft -t mangle -A PREROUTING -j CONNMARK --save-mark", core.StatusError, "--ctmask"},
+		{"the conntrack mark saved in part", "iptables-nft -t mangle -A PREROUTING -j CONNMARK --save-mark --nfmask 0xff --ctmask 0xff", core.StatusOK, ""},
+		{"the revoked bit", "iptables-nft -t mangle -A PREROUTING -j CONNMARK --set-xmark 0x80000000/0x80000000", core.StatusError, `revoked_mark: "0x40000000"`},
+		{"the revoked bit asked for", "iptables-nft -A FORWARD -m connmark --mark 0x80000000/0x80000000", core.StatusWarning, `revoked_mark: "0x40000000"`},
+		{"nft writes ours", inet("forward priority 0", "meta mark set meta mark or 0x700"), core.StatusError, `mark_mask: "0x00003800"`},
+		{"nft keeps ours", inet("forward priority 0", "meta mark set meta mark and 0xffffff00 or 0x1"), core.StatusOK, ""},
+		{"nft writes all", inet("forward priority 0", "meta mark set 0x1"), core.StatusError, "give the other rule a mask"},
+		{"nft before ours", inet("prerouting priority -150", "meta mark set 0x1"), core.StatusOK, ""},
+		{"nft after ours", inet("prerouting priority 0", "meta mark set 0x1"), core.StatusError, "give the other rule a mask"},
+		{"nft asks", inet("forward priority 0", "meta mark and 0x100 == 0x100"), core.StatusWarning, "mark_mask"},
+		{"nft writes a connection's", inet("forward priority 0", "ct mark set meta mark"), core.StatusError, "give the other rule a mask"},
+		{"nft keeps the revoked bit", inet("forward priority 0", "ct mark set ct mark and 0xff000000 or 0x5"), core.StatusOK, ""},
+		{"legacy writes ours", "iptables-legacy -t mangle -A FORWARD -j MARK --set-xmark 0x700/0x700", core.StatusError, "mark_mask"},
+		{"legacy saves", "iptables-legacy -t mangle -A FORWARD -j CONNMARK --save-mark", core.StatusError, "--ctmask"},
+		{"legacy keeps ours", "iptables-legacy -t mangle -A FORWARD -j CONNMARK --restore-mark --nfmask 0xff --ctmask 0xff", core.StatusOK, ""},
+		{"legacy asks", "iptables-legacy -A FORWARD -m connmark --mark 0x80000000/0x80000000", core.StatusWarning, "revoked_mark"},
+		{"ip rule", "ip rule add fwmark 0x100/0x700 table 10", core.StatusWarning, `mark_mask: "0x00003800"`},
+		{"ip -6 rule without a mask", "ip -6 rule add fwmark 0x5 table 10", core.StatusWarning, "give the other rule a mask"},
+		{"ip rule beside ours", "ip rule add fwmark 0x1/0x1 table 10", core.StatusOK, ""},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			p := newPatient(t)
+			p.run(c.rules)
+			got := p.expect("mark-bits", c.status)
+			contains(t, "the fix", got.Fix, c.fix)
+		})
+	}
+}
+
+func TestPreflightBridges(t *testing.T) {
+	p := newPatient(t)
+	p.host.AddBridge(lab.BridgeSpec{Name: "other0"})
+	contains(t, "before the first Sync", p.expect("bridges", core.StatusOK).Summary, "br0", "other0")
+	labtest.Check(t, p.backend.Sync(t.Context(), core.Ruleset{Options: core.Options{Bridges: []core.Pattern{"br0", "br7", "cloud*"}}}))
+	got := p.expect("bridges", core.StatusWarning)
+	contains(t, "the summary", got.Summary, "no bridge is called br7", "and 1 more")
+	contains(t, "the fix", got.Fix, "ip link add br7", "config reload")
+}
+
+func TestPreflightSwitches(t *testing.T) {
+	p := newPatient(t)
+	p.expect("bridge-switches", core.StatusOK) // off, and that is fine so far
+	p.sync()
+	// The driver would mend it at once.
+	labtest.Check(t, p.backend.Close())
+	p.run("ip link set br0 type bridge nf_call_ip6tables 0")
+	s := labtest.Must(p.reopened().surroundings(t.Context(), p.files))(t)
+	s.synced, s.options = true, core.Options{Bridges: []core.Pattern{"br*"}}
+	got := s.checkSwitches()
+	if got.Status != core.StatusError || !strings.Contains(got.Summary, "br0") {
+		t.Errorf("%+v", got)
+	}
+	p.run(got.Fix)
+	s.links = labtest.Must(links.List(t.Context(), links.Options{NetNS: p.reopened().fd()}))(t)
+	if got := s.checkSwitches(); got.Status != core.StatusOK {
+		t.Errorf("%+v", got)
+	}
+}
+
+func (p *patient) reopened() *Backend { return openBackend(p.t, p.host) }
+
+// Not every kernel has Open vSwitch, so its device is made up.
+func TestPreflightOpenVSwitch(t *testing.T) {
+	p := newPatient(t)
+	s := labtest.Must(p.backend.surroundings(t.Context(), p.files))(t)
+	s.links.Bridges["br1"] = links.Bridge{Name: "br1", OpenVSwitch: true}
+	if got := s.checkOpenVSwitch(); got.Status != core.StatusWarning || got.Fix == "" {
+		t.Errorf("before the first Sync: %+v", got)
+	}
+	s.synced, s.options = true, core.Options{Bridges: []core.Pattern{"br*"}}
+	got := s.checkOpenVSwitch()
+	if got.Status != core.StatusError {
+		t.Errorf("%+v", got)
+	}
+	contains(t, "the summary", got.Summary, "bridge br1 is Open vSwitch")
+	contains(t, "the fix", got.Fix, "unmanaged: [br1]")
+	s.options.Unmanaged = []core.Pattern{"br1"}
+	if got := s.checkOpenVSwitch(); got.Status != core.StatusOK {
+		t.Errorf("unmanaged: %+v", got)
+	}
+}
+
+func TestPreflightSysctls(t *testing.T) {
+	for _, c := range []struct{ key, value string }{
+		{"net.ipv4.fwmark_reflect", "1"}, {"net.ipv6.fwmark_reflect", "1"}, {"net.netfilter.nf_conntrack_tcp_loose", "0"},
+		{"net.bridge.bridge-nf-filter-vlan-tagged", "1"}, {"net.bridge.bridge-nf-pass-vlan-input-dev", "1"},
+	} {
+		t.Run(c.key, func(t *testing.T) {
+			t.Parallel()
+			p := newPatient(t)
+			labtest.Check(t, p.host.SetSysctl(map[string]string{c.key: c.value}))
+			got := p.expect("sysctls", core.StatusWarning)
+			contains(t, "the evidence", got.Evidence, c.key+" = "+c.value)
+			command, _, _ := strings.Cut(got.Fix, " &&") // the rest is for the next boot
+			p.run(command)
+			p.expectHealth()
+		})
+	}
+}
+
+// The kernel's own values cannot be set in a namespace.
+func TestPreflightFiles(t *testing.T) {
+	p := newPatient(t)
+	dir := t.TempDir()
+	p.files.sysctl = dir
+	set := func(name, value string) {
+		path := filepath.Join(dir, name)
+		labtest.Check(t, os.MkdirAll(filepath.Dir(path), 0o755))
+		labtest.Check(t, os.WriteFile(path, []byte(value+"\n"), 0o644))
+	}
+	contains(t, "the fix", p.expect("br-netfilter", core.StatusError).Fix, "modprobe br_netfilter")
+	set("net/bridge/bridge-nf-call-iptables", "0")
+	p.expectHealth()
+	set("net/netfilter/nf_conntrack_max", "1000")
+	for count, want := range map[string]core.Status{"0": core.StatusOK, "799": core.StatusOK, "800": core.StatusWarning, "980": core.StatusError, "1000": core.StatusError} {
+		set("net/netfilter/nf_conntrack_count", count)
+		got := p.expect("conntrack-table", want)
+		if want != core.StatusOK {
+			contains(t, "the fix", got.Fix, "nf_conntrack_max=4000")
+		}
+	}
+}
+
+// Debian's: both what it loads and how it stops.
+const (
+	stockConf = "#!/usr/sbin/nft -f\n\nflush ruleset\n\ntable inet filter {\n\tchain input {\n\t\ttype filter hook input priority filter;\n\t}\n}\ntable ip nat/x {\n}\n"
+	stockUnit = "[Service]\nExecStart=/usr/sbin/nft -f /etc/nftables.conf\nExecStop=/usr/sbin/nft flush ruleset\n"
+)
+
+func TestPreflightFlush(t *testing.T) {
+	p := newPatient(t)
+	p.write("nftables.conf", strings.ReplaceAll(stockConf, "nat/x", "nat"))
+	p.write("nftables.service", stockUnit)
+	p.expectHealth() // not enabled
+	p.write("sysinit.target.wants/nftables.service", "")
+	got := p.expect("flush-ruleset", core.StatusError)
+	contains(t, "the evidence", got.Evidence, "flush ruleset", "ExecStop=")
+	for fix := range strings.Lines(got.Fix) {
+		fix, _, _ = strings.Cut(strings.TrimSpace(fix), " && systemctl")
+		p.run(fix)
+	}
+	p.expectHealth()
+
+	// What the file loads is as before, time and again, and our tables stay.
+	p.sync()
+	for range 2 {
+		p.run("nft -f " + p.files.conf[0])
+	}
+	p.expectHealth()
+	tables := labtest.Must(p.backend.conn.Tables(t.Context()))(t)
+	for _, want := range []nft.TableID{{Family: nft.Inet, Name: "filter"}, {Family: nft.IPv4, Name: "nat"}, bridgeTable} {
+		if !slices.Contains(tables, want) {
+			t.Errorf("%v lacks %s", tables, want)
+		}
+	}
+	// A comment is no command, and a later line takes the drop-in back.
+	p.write("nftables.conf", "# flush ruleset\n")
+	p.expectHealth()
+	p.write("nftables.service.d/zz.conf", "[Service]\nExecStop=/usr/sbin/nft flush ruleset\n")
+	p.expect("flush-ruleset", core.StatusError)
+}
+
+func TestPreflightMissingTables(t *testing.T) {
+	p := newPatient(t)
+	p.sync()
+	p.run("nft flush ruleset")
+	contains(t, "the summary", p.expect("tables", core.StatusError).Summary, "gone")
+	p.sync()
+	p.expectHealth()
+}
+
+// What older kernels say cannot be had from this one.
+func TestKernelLacks(t *testing.T) {
+	s := skeleton{marks: marks{mask: 0x700, revoked: 1 << 31}}
+	bridge, ip, guard := s.bridge(), s.ip(fam4), linkLocalGuard([]string{"lo"})
+	for _, c := range []struct {
+		table *nft.Table
+		err   nft.Error
+		want  string
+	}{
+		{bridge, nft.Error{Object: "bridge probe-1 set src4-prefix", Op: "add", Errno: syscall.EOPNOTSUPP}, "no interval sets of concatenated keys"},
+		{ip, nft.Error{Object: "ip probe-1 set owner-prefix", Op: "add", Errno: syscall.EINVAL}, "no interval sets of concatenated keys"},
+		{bridge, nft.Error{Object: "bridge probe-1 set out/ip-spoof", Op: "add", Errno: syscall.EOPNOTSUPP}, "nft_dynset"},
+		{bridge, nft.Error{Object: "table bridge probe-1", Op: "add", Errno: syscall.EAFNOSUPPORT}, "CONFIG_NF_TABLES_BRIDGE"},
+		{guard, nft.Error{Object: "table netdev probe-1", Op: "add", Errno: syscall.EAFNOSUPPORT}, "CONFIG_NF_TABLES_NETDEV"},
+		{ip, nft.Error{Object: "ip probe-1 chain stamp rule 1", Op: "add", Errno: syscall.ENOENT}, "ip probe-1 chain stamp rule 1"},
+	} {
+		got := kernelLacks(c.table, nft.Errors{&c.err})
+		contains(t, "the summary", got.what, c.want)
+		contains(t, "the evidence", got.seen, "kernel ", c.err.Object)
+		contains(t, "the fix", got.by, "iptables driver")
+	}
+	denied := kernelLacks(bridge, nft.Errors{&nft.Error{Object: "nftables transaction", Op: "commit", Errno: syscall.EPERM}})
+	contains(t, "the fix", denied.by, "CAP_NET_ADMIN")
+}
+
+func TestForeignReading(t *testing.T) {
+	p := newPatient(t)
+	p.run("iptables-nft -A FORWARD -m physdev --physdev-in vnet0 -j MARK --set-xmark 0x1/0x3")
+	id := nft.TableID{Family: nft.IPv4, Name: "filter"}
+	table := labtest.Must(p.backend.conn.ReadRules(t.Context(), id))(t)
+	var names []string
+	for _, e := range table.Chains["FORWARD"].Rules[0].Exprs {
+		if x, ok := nft.AsExtension(e); ok {
+			names = append(names, x.Name)
+			if x.Name == "physdev" && (x.Target || !bytes.HasPrefix(x.Info, []byte("vnet0\x00"))) || x.Name == "MARK" && !x.Target {
+				t.Errorf("%+v", x)
+			}
+		}
+	}
+	if !slices.Equal(names, []string{"physdev", "MARK"}) {
+		t.Errorf("extensions %v", names)
+	}
+	if none, err := p.backend.conn.ReadRules(t.Context(), nft.TableID{Family: nft.IPv4, Name: "nobody"}); none != nil || err != nil {
+		t.Errorf("%v, %v", none, err)
+	}
+}

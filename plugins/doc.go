@@ -1,0 +1,2 @@
+// Package plugins holds one main package for every plugin binary.
+package plugins

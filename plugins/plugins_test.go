@@ -1,0 +1,25 @@
+package plugins_test
+
+import (
+	"path/filepath"
+	"testing"
+
+	"github.com/ringwall/ringwall/core/plugin"
+	"github.com/ringwall/ringwall/core/plugin/plugintest"
+)
+
+// Every binary starts under its pin and serves what its name says.
+func TestBinaries(t *testing.T) {
+	dirs, err := filepath.Glob("ringwall-plugin-*")
+	if err != nil || len(dirs) == 0 {
+		t.Fatal(dirs, err)
+	}
+	for _, dir := range dirs {
+		t.Run(dir, func(t *testing.T) {
+			s := plugintest.Start(t, plugintest.Build(t, "./"+dir)).State()
+			if !s.Pinned || s.Phase != plugin.PhaseRunning || dir != "ringwall-plugin-"+s.Backend+s.Adapter {
+				t.Errorf("state: %+v", s)
+			}
+		})
+	}
+}
