@@ -88,6 +88,7 @@ Exit code 3 when there are differences, 0 when there are none.`,
 
 func (a *app) deleteCommand() *cobra.Command {
 	var file string
+	var ignoreMissing bool
 	c := &cobra.Command{
 		Use:   "delete (group|vm) NAME... | -f FILE",
 		Short: "Take groups and VMs away",
@@ -124,6 +125,7 @@ is taken away and still runs is closed. A group that is in use cannot go.`,
 			default:
 				return usage("%q is neither group nor vm; see %s --help", args[0], cmd.CommandPath())
 			}
+			req.IgnoreMissing = ignoreMissing
 			return a.service(cmd.Context(), func(s api.Service) error {
 				change, err := s.Delete(cmd.Context(), req)
 				if err != nil {
@@ -134,6 +136,7 @@ is taken away and still runs is closed. A group that is in use cannot go.`,
 		},
 	}
 	c.Flags().StringVarP(&file, "file", "f", "", "manifest `file` that names them; - is standard input")
+	c.Flags().BoolVar(&ignoreMissing, "ignore-missing", false, "what is not there is no error")
 	c.MarkFlagFilename("file", "yaml", "yml", "json")
 	return c
 }

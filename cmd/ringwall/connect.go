@@ -2,11 +2,13 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"time"
 
 	"github.com/ringwall/ringwall/cmd/internal/agent"
+	"github.com/ringwall/ringwall/core"
 	"github.com/ringwall/ringwall/core/api"
 	"github.com/ringwall/ringwall/core/config"
 )
@@ -17,14 +19,17 @@ func connect(ctx context.Context, a *app) (api.Service, func(), error) {
 	if path == "" || a.standalone {
 		c, err := a.loadConfig("")
 		if err != nil {
-			return nil, nil, fmt.Errorf("%w; mend it, or name the agent's socket with --socket", err)
+			return nil, nil, errors.Join(err, errors.New("mend the config, or name the agent's socket with --socket"))
 		}
 		if a.standalone || c.Mode == config.ModeStandalone {
 			local, err := agent.Open(ctx, agent.Options{
 				Config: c, Registry: a.registry, Time: a.timing, Standalone: true, Wait: lockWait(c.Mode),
 				Log: slog.New(slog.NewTextHandler(a.stderr, &slog.HandlerOptions{Level: slog.LevelWarn})),
 			})
-			if err != nil {
+			switch {
+			case errors.Is(err, core.ErrConflict) && c.Mode == config.ModeAgent:
+				return nil, nil, errors.Join(err, errors.New("leave out --standalone, or stop the agent first"))
+			case err != nil:
 				return nil, nil, err
 			}
 			return local, func() { local.Close() }, nil

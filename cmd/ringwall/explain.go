@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 	"net/netip"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -29,7 +30,8 @@ uplink/ADDRESS and host/ADDRESS name the address too.
 Without --proto and --frame the packet is a ping. --src, --src-mac, --dst and --dst-mac
 put other addresses into it than the ends have, to see how spoofing fares.
 
-Frames: ` + strings.Join(api.FrameKinds(), ", ") + `, or an EtherType such as 0x88cc.`,
+Frames, besides an EtherType such as 0x88cc:
+` + frameList(),
 		Example: `  ringwall explain --from web1 --to db1 --proto tcp --dport 5432
   ringwall explain --from 203.0.113.9 --to web1 --proto tcp --dport 80
   ringwall explain --from web1 --to uplink --frame router-advertisement
@@ -127,4 +129,13 @@ func (a *app) printExplanation(w io.Writer, e api.Explanation) error {
 		}
 	}
 	return nil
+}
+
+// frameList is FrameKinds in lines that fit.
+func frameList() string {
+	var b strings.Builder
+	for kinds := range slices.Chunk(api.FrameKinds(), 4) {
+		b.WriteString("  " + strings.Join(kinds, ", ") + "\n")
+	}
+	return strings.TrimRight(b.String(), "\n")
 }

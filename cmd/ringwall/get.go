@@ -70,6 +70,7 @@ WHY says what is between it and being enforced.`,
 			return err
 		}
 		return a.print(nics, func(w io.Writer) error {
+			a.none(len(nics), "NICs")
 			t := a.table("VM", "MAC", "DEVICE", "BRIDGE", "ADDRESSES", "GROUPS", "STATE", "WHY").coloured("STATE")
 			for _, n := range nics {
 				t.row(n.VM, macOf(n.NICStatus), words(n.Devices), n.Bridge, words(n.Addresses), words(n.Groups), n.State, n.Reason)
@@ -86,6 +87,7 @@ WHY says what is between it and being enforced.`,
 			return err
 		}
 		return a.print(sets, func(w io.Writer) error {
+			a.none(len(sets), "sets")
 			t := a.table("GROUP", "SIZE", "MEMBERS")
 			for _, s := range sets {
 				t.row(s.Group, len(s.Members), words(s.Members))
@@ -102,6 +104,7 @@ WHY says what is between it and being enforced.`,
 			return err
 		}
 		return a.print(rules, func(w io.Writer) error {
+			a.none(len(rules), "rules")
 			t := a.table("GROUP", "DIRECTION", "FAMILY", "PROTOCOL", "MATCH", "PEER")
 			for _, r := range rules {
 				t.row(r.Group, r.Direction, r.Family, r.Protocol, r.Match, r.Peer)
@@ -145,6 +148,12 @@ func (a *app) getObjects(ctx context.Context, s api.Service, req api.ObjectsRequ
 		}
 	}
 	return a.print(m, func(w io.Writer) error {
+		if groups {
+			a.none(len(m.Groups), "groups")
+		}
+		if vms {
+			a.none(len(m.VMs), "VMs")
+		}
 		t := a.table("GROUP", "RULES", "NICS", "SOURCE")
 		for _, g := range m.Groups {
 			t.row(g.Name, len(g.Rules), users(o.Manifest.VMs, g.Name), o.GroupSources[g.Name])
@@ -172,6 +181,13 @@ func (a *app) getObjects(ctx context.Context, s api.Service, req api.ObjectsRequ
 		}
 		return t.write(w)
 	})
+}
+
+// none tells a person, not a program that reads the output, that a list is empty.
+func (a *app) none(n int, noun string) {
+	if n == 0 {
+		fmt.Fprintf(a.stderr, "there are no %s\n", noun)
+	}
 }
 
 // users counts the NICs that a group is attached to.

@@ -10,6 +10,7 @@ import (
 
 	"github.com/ringwall/ringwall/cmd/internal/agenttest"
 	"github.com/ringwall/ringwall/core"
+	"github.com/ringwall/ringwall/core/coretest"
 )
 
 const examples = "../../docs/examples/"
@@ -71,6 +72,7 @@ func TestSession(t *testing.T) {
 	s.run("delete", "group", "web")
 	s.run("delete", "vm", "mallory")
 	s.run("delete", "-f", changed)
+	s.run("delete", "-f", changed, "--ignore-missing")
 	s.comment("all is gone")
 	s.run("get", "groups")
 	s.run("status")
@@ -94,8 +96,12 @@ func TestTrouble(t *testing.T) {
 	s.run("apply", "-f", examples+"web-tier.yaml")
 	h.Backend.RefuseNIC(key, nil)
 	waitInSync(t, h)
-	s.comment("somebody else has edited the rules")
+	s.comment("somebody else has edited the rules, and they cannot be mended")
+	h.Backend.Fail(coretest.Sync, errors.New("the kernel says: no space left on device"))
 	h.Backend.Tamper(core.Drift{Object: "chain bridge ringwall/ingress", Difference: "rule 3 is missing", NIC: key}, func(*core.Ruleset) {})
+	s.run("verify")
+	h.Backend.Fail(coretest.Sync, nil)
+	waitInSync(t, h)
 	s.run("verify")
 	s.run("counters")
 	h.Backend.SetCounters(core.Counter{NIC: key, Direction: core.Ingress, Reason: core.ReasonRule, Packets: 12, Bytes: 1200},
@@ -159,7 +165,7 @@ func TestRoundTrip(t *testing.T) {
 func TestConfigCommands(t *testing.T) {
 	h := agenttest.New(t)
 	h.Write(t, "bridges: [br-tenant, \"brvx-*\"]", "log: {level: debug}")
-	s := &session{t: t, host: h}
+	s := &session{t: t, host: h, squeeze: true}
 	s.run("config", "show")
 	s.run("config", "show", "--origin")
 	s.run("config", "show", "-o", "json")

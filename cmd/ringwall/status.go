@@ -130,6 +130,7 @@ dropped and why. A closed port has no NIC; it is shown by its device.`,
 					return err
 				}
 				return a.print(counters, func(w io.Writer) error {
+					a.none(len(counters), "counters")
 					t := a.table("VM", "NIC", "DEVICE", "DIRECTION", "REASON", "PACKETS", "BYTES")
 					for _, c := range counters {
 						_, mac, _ := strings.Cut(c.NIC, "/")
@@ -296,9 +297,10 @@ func (a *app) pluginCommand() *cobra.Command {
 		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	c.AddCommand(&cobra.Command{
-		Use:     "list",
-		Short:   "List plugins with their state",
-		Long:    `List the plugins that the agent runs: which binary, whether its checksum is pinned, and how often it was restarted.`,
+		Use:   "list",
+		Short: "List plugins with their state",
+		Long: `List the plugins that the agent runs: which binary, whether its checksum is pinned, and
+how often it was restarted.`,
 		Example: `  ringwall plugin list`,
 		Args:    noArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -308,6 +310,7 @@ func (a *app) pluginCommand() *cobra.Command {
 					return err
 				}
 				return a.print(plugins, func(w io.Writer) error {
+					a.none(len(plugins), "plugins")
 					t := a.table("PLUGIN", "SERVES", "VERSION", "STATE", "PID", "RESTARTS", "PINNED", "PATH", "LAST ERROR").coloured("STATE")
 					for _, p := range plugins {
 						serves := strings.Trim(p.Backend+","+p.Adapter, ",")

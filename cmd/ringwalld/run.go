@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -36,6 +37,7 @@ type process struct {
 	reload   <-chan os.Signal
 	registry agent.Registry
 	timing   engine.Timing // zero = defaults
+	lockWait time.Duration // zero = lockWait
 }
 
 const (
@@ -112,7 +114,7 @@ func (p process) run(ctx context.Context) error {
 func (p process) serve(ctx context.Context, c *config.Loaded, load func() (*config.Loaded, error)) (err error) {
 	log, level := newLogger(p.stderr, c.Log)
 	slog.SetDefault(log) // drivers log there
-	a, err := agent.Open(ctx, agent.Options{Config: c, Registry: p.registry, Load: load, Wait: lockWait, Log: log, Level: level, Time: p.timing})
+	a, err := agent.Open(ctx, agent.Options{Config: c, Registry: p.registry, Load: load, Wait: cmp.Or(p.lockWait, lockWait), Log: log, Level: level, Time: p.timing})
 	if err != nil {
 		return err
 	}

@@ -63,7 +63,7 @@ func EgressAndPeers() []Scenario {
 				},
 			},
 			Scenario{
-				Name: "remote group/" + n, Rows: []string{"receiver 16", "Rules and families"}, World: remote(),
+				Name: "remote group/" + n, Rows: []string{"receiver 16", "Rules and families 1", "Rules and families 4"}, World: remote(),
 				Steps: []Step{
 					{Name: "member", From: "vnet0", To: "vnet1", Frame: e.ab.SYN(1, 22), Want: true, Reason: core.ReasonRule},
 					{Name: "other port", From: "vnet0", To: "vnet1", Frame: e.ab.SYN(2, 23), Reason: core.ReasonIngressRules},
@@ -111,7 +111,7 @@ func EgressAndPeers() []Scenario {
 				},
 			},
 			Scenario{
-				Name: "synthetic group/" + n, Rows: []string{"Rules and families", "sender 23", "receiver 15"}, World: cloudstack(),
+				Name: "synthetic group/" + n, Rows: []string{"Rules and families 1", "sender 23", "receiver 15"}, World: cloudstack(),
 				Steps: []Step{
 					{Name: "flat rule", From: "uplink", To: "vnet0", Frame: e.ua.SYN(1, 22), Want: true},
 					{Name: "all else", From: "uplink", To: "vnet0", Frame: e.ua.SYN(2, 23), Reason: core.ReasonIngressRules},
@@ -123,7 +123,7 @@ func EgressAndPeers() []Scenario {
 		)
 	}
 	out = append(out, Scenario{
-		Name: "families apart", Rows: []string{"Rules and families"},
+		Name: "families apart", Rows: []string{"Rules and families 1", "Rules and families 3"},
 		World: pair(allow(core.Ingress, core.ProtocolTCP, ports(80, 80), cidrs("0.0.0.0/0")), allow(core.Ingress, core.ProtocolUDP, ports(80, 80), &core.Peers{})),
 		Steps: []Step{
 			{Name: "v4", From: "uplink", To: "vnet1", Frame: families()[0].ub.SYN(1, 80), Want: true},
@@ -132,7 +132,7 @@ func EgressAndPeers() []Scenario {
 			{Name: "no peers: nobody v6", From: "uplink", To: "vnet1", Frame: families()[1].ub.UDP(1, 80), Reason: core.ReasonIngressRules},
 		},
 	}, Scenario{
-		Name: "egress families apart", Rows: []string{"sender 25", "Rules and families"},
+		Name: "egress families apart", Rows: []string{"sender 25", "Rules and families 2"},
 		World: egress(allow(core.Egress, core.AnyProtocol, nil, cidrs("10.0.0.2/32"))),
 		Steps: []Step{
 			{Name: "v4 denied", From: "vnet0", To: "uplink", Frame: families()[0].au.UDP(1, 2), Reason: core.ReasonEgressRules},

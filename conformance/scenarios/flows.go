@@ -17,7 +17,7 @@ func Flows() []Scenario {
 		udp := allow(core.Ingress, core.ProtocolUDP, ports(53, 53), nil)
 		out = append(out,
 			Scenario{
-				Name: "revoke rule/" + n, Rows: []string{"sender 14", "receiver 9", "Flows"}, World: pair(tcp, udp), Needs: []core.Feature{core.FeatureFlows},
+				Name: "revoke rule/" + n, Rows: []string{"sender 14", "receiver 9", "Flows 1"}, World: pair(tcp, udp), Needs: []core.Feature{core.FeatureFlows},
 				Steps: []Step{
 					{Name: "syn", From: "uplink", To: "vnet1", Frame: e.ub.SYN(1000, 80), Want: true},
 					{Name: "synack", From: "vnet1", To: "uplink", Frame: e.bu.TCP(80, 1000, policy.SYN|policy.ACK), Want: true},
@@ -36,7 +36,7 @@ func Flows() []Scenario {
 				},
 			},
 			Scenario{
-				Name: "revoke member/" + n, Rows: []string{"Flows"}, World: remoteUDP(), Needs: []core.Feature{core.FeatureFlows},
+				Name: "revoke member/" + n, Rows: []string{"Flows 1"}, World: remoteUDP(), Needs: []core.Feature{core.FeatureFlows},
 				Steps: []Step{
 					{Name: "query", From: "vnet0", To: "vnet1", Frame: e.ab.UDP(1000, 53), Want: true},
 					{Name: "answer", From: "vnet1", To: "vnet0", Frame: e.ba.UDP(53, 1000), Want: true},
@@ -46,7 +46,7 @@ func Flows() []Scenario {
 				},
 			},
 			Scenario{
-				Name: "revoke egress/" + n, Rows: []string{"Flows"}, World: pair(), Needs: []core.Feature{core.FeatureFlows},
+				Name: "revoke egress/" + n, Rows: []string{"Flows 1"}, World: pair(), Needs: []core.Feature{core.FeatureFlows},
 				Steps: []Step{
 					{Name: "query", From: "vnet0", To: "uplink", Frame: e.au.UDP(1000, 53), Want: true},
 					{Name: "answer", From: "uplink", To: "vnet0", Frame: e.ua.UDP(53, 1000), Want: true},
@@ -58,7 +58,7 @@ func Flows() []Scenario {
 				},
 			},
 			Scenario{
-				Name: "revoke address/" + n, Rows: []string{"Flows"}, World: pair(udp), Needs: []core.Feature{core.FeatureFlows},
+				Name: "revoke address/" + n, Rows: []string{"Flows 1"}, World: pair(udp), Needs: []core.Feature{core.FeatureFlows},
 				Steps: []Step{
 					{Name: "query", From: "uplink", To: "vnet1", Frame: e.ub.UDP(1000, 53), Want: true},
 					{Name: "answer", From: "vnet1", To: "uplink", Frame: e.bu.UDP(53, 1000), Want: true},
@@ -70,7 +70,7 @@ func Flows() []Scenario {
 				},
 			},
 			Scenario{
-				Name: "related/" + n, Rows: []string{"sender 16", "receiver 10"}, World: threeVMs(udp),
+				Name: "related/" + n, Rows: []string{"sender 16", "receiver 10", "Rules and families 5"}, World: threeVMs(udp),
 				Steps: []Step{
 					{Name: "query", From: "uplink", To: "vnet1", Frame: e.ub.UDP(1000, 53), Want: true},
 					{Name: "answer", From: "vnet1", To: "uplink", Frame: e.bu.UDP(53, 1000), Want: true},
@@ -81,7 +81,7 @@ func Flows() []Scenario {
 				},
 			},
 			Scenario{
-				Name: "midstream/" + n, Rows: []string{"Flows"}, World: pair(tcp),
+				Name: "midstream/" + n, Rows: []string{"Flows 1"}, World: pair(tcp),
 				Steps: []Step{
 					{Name: "ack of an unknown flow by the rules", From: "uplink", To: "vnet1", Frame: e.ub.TCP(1000, 80, policy.ACK), Want: true},
 					{Name: "not without", From: "uplink", To: "vnet1", Frame: e.ub.TCP(1000, 81, policy.ACK), Reason: core.ReasonIngressRules},
@@ -89,7 +89,7 @@ func Flows() []Scenario {
 				},
 			},
 			Scenario{
-				Name: "fragments/" + n, Rows: []string{"sender 12"}, World: pair(udp),
+				Name: "fragments/" + n, Rows: []string{"sender 12", "sender note 1", "Rules and families 6"}, World: pair(udp),
 				Steps: []Step{
 					{Name: "honest", From: "uplink", To: "vnet1", Fragments: e.ub.UDP(1, 53).Fragments(11, 64, 160), Want: true},
 					{Name: "denied port", From: "uplink", To: "vnet1", Fragments: e.ub.UDP(2, 54).Fragments(12, 64, 160)},
@@ -100,7 +100,7 @@ func Flows() []Scenario {
 				},
 			},
 			Scenario{
-				Name: "zones/" + n, Rows: []string{"Flows"}, World: twoBridges(), Needs: []core.Feature{core.FeatureZones},
+				Name: "zones/" + n, Rows: []string{"Flows 3"}, World: twoBridges(), Needs: []core.Feature{core.FeatureZones},
 				Steps: []Step{
 					{Name: "flow on one bridge", From: "uplink", To: "vnet1", Frame: e.ub.UDP(1000, 53), Want: true},
 					{Name: "answer", From: "vnet1", To: "uplink", Frame: e.bu.UDP(53, 1000), Want: true},

@@ -68,7 +68,7 @@ func Guards() []Scenario {
 			},
 		},
 		{
-			Name: "ra and mld", Rows: []string{"sender 18", "sender 21", "receiver 13"}, World: locked(),
+			Name: "ra and mld", Rows: []string{"sender 18", "sender 21", "receiver 13", "receiver note 1"}, World: locked(),
 			Steps: []Step{
 				{Name: "ra in", From: "uplink", To: "vnet0", Frame: policy.RouterAdvertisement(macU, llU), Want: true},
 				{Name: "ra out", From: "vnet0", To: "uplink", Frame: policy.RouterAdvertisement(macA, llA), Reason: core.ReasonRAGuard},
@@ -82,7 +82,7 @@ func Guards() []Scenario {
 			},
 		},
 		{
-			Name: "no addresses", Rows: []string{"sender 22", "receiver 14"}, World: bare(),
+			Name: "no addresses", Rows: []string{"sender 22", "receiver 14", "sender note 1"}, World: bare(),
 			Steps: []Step{
 				{Name: "dhcp", From: "vnet0", To: "uplink", Frame: policy.DHCPDiscover(macA), Want: true},
 				{Name: "ipv4", From: "vnet0", To: "uplink", Frame: e4.au.UDP(1, 2), Reason: core.ReasonIPSpoof},

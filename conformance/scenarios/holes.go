@@ -128,7 +128,7 @@ func untrackedNeighbours() Scenario {
 	w.Groups[1].Rules = append(w.Groups[1].Rules, core.Rule{Direction: core.Ingress, Protocol: core.ProtocolICMPv6, ICMP: &core.ICMPMatch{Type: u8(policy.ICMPv6NeighbourSolicitation)}})
 	e := families()[1]
 	return Scenario{
-		Name: "untracked packets are asked each time", Rows: []string{"sender note 3", "sender 24", "receiver 16"}, World: w,
+		Name: "untracked packets are asked each time", Rows: []string{"sender note 2", "sender 24", "receiver 16"}, World: w,
 		Steps: []Step{
 			{Name: "from far, by rule", From: "vnet0", To: "vnet1", Frame: policy.Solicitation(macA, a6, b6).WithHopLimit(64), Want: true, Reason: core.ReasonRule},
 			{Name: "and again", From: "vnet0", To: "vnet1", Frame: policy.Solicitation(macA, a6, b6).WithHopLimit(64), Want: true, Reason: core.ReasonRule},

@@ -70,7 +70,7 @@ func (m *Model) Judge(s Step) (policy.Verdict, error) {
 		return policy.Verdict{}, err
 	case from.unmanaged:
 		return policy.Verdict{Allowed: true, Opinion: policy.Opinion{Pass: true, Reason: s.Reason}}, nil
-	case !m.isRouted(s.first(), from, to):
+	case !m.isRouted(s.First(), from, to):
 		return m.step(s, from.port, to.port), nil
 	case to.label == "x":
 		return m.step(s, from.port, policy.Routed), nil // nobody there to be asked

@@ -18,7 +18,7 @@ func Receiving() []Scenario {
 		linkGroup := map[core.Family]netip.Addr{core.IPv4: netip.MustParseAddr("224.0.0.251"), core.IPv6: netip.MustParseAddr("ff02::fb")}[e.family]
 		out = append(out,
 			Scenario{
-				Name: "destination/" + n, Rows: []string{"receiver 7"}, World: open(),
+				Name: "destination/" + n, Rows: []string{"receiver 7", "receiver note 1"}, World: open(),
 				Steps: []Step{
 					{Name: "own", From: "uplink", To: "vnet1", Frame: e.ub.UDP(1, 2), Want: true},
 					{Name: "another mac", From: "uplink", To: "vnet1", Frame: e.ub.UDP(1, 3).To(macC), Reason: core.ReasonDestination},
@@ -74,7 +74,7 @@ func Receiving() []Scenario {
 				},
 			},
 			Scenario{
-				Name: "unmanaged bridge/" + n, Rows: []string{"Ports"}, World: withUnmanaged(),
+				Name: "unmanaged bridge/" + n, Rows: []string{"Ports 2"}, World: withUnmanaged(),
 				Steps: []Step{
 					{Name: "passes", From: "vnet20", To: "vnet21", Frame: e.ab.UDP(1, 2), Want: true},
 					{Name: "tagged", From: "vnet20", To: "vnet21", Frame: e.ab.UDP(1, 3).Tagged(4), Want: true},

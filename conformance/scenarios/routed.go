@@ -103,7 +103,7 @@ func Routed() []Scenario {
 				},
 			},
 			Scenario{
-				Name: "routed flows are revoked/" + n, Rows: []string{"sender 14", "receiver 9", "Flows 1", "Flows 2"}, Needs: []core.Feature{core.FeatureFlows},
+				Name: "routed flows are revoked/" + n, Rows: []string{"sender 14", "receiver 9", "Flows 1"}, Needs: []core.Feature{core.FeatureFlows},
 				World: routedWorld(web, query),
 				Steps: []Step{
 					{Name: "syn", From: "vnet0", To: "vnet2", Frame: f.ar.SYN(10, 80), Want: true},
@@ -137,7 +137,7 @@ func Routed() []Scenario {
 				},
 			},
 			Scenario{
-				Name: "routed fragments/" + n, Rows: []string{"sender 12", "Rules and families 7"}, World: routedWorld(),
+				Name: "routed fragments/" + n, Rows: []string{"sender 12", "Rules and families 6"}, World: routedWorld(),
 				Steps: []Step{
 					{Name: "out", From: "vnet0", To: "x", Fragments: f.ax.UDP(3, 99).Fragments(13, 64, 160), Want: true},
 					{Name: "in by no rule", From: "x", To: "vnet0", Fragments: f.xa.UDP(4, 99).Fragments(14, 64, 160)},

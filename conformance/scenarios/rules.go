@@ -11,12 +11,13 @@ func Rules() []Scenario {
 	for _, e := range families() {
 		out = append(out,
 			Scenario{
-				Name: "default/" + e.family.String(), Rows: []string{"sender 25", "receiver 17"}, World: pair(),
+				Name: "default/" + e.family.String(), Rows: []string{"sender 15", "sender 25", "receiver 10", "receiver 17", "Ports 1"}, World: pair(),
 				Steps: []Step{
 					{Name: "out", From: "vnet0", To: "uplink", Frame: e.au.SYN(1000, 80), Want: true, Reason: core.ReasonDefault},
 					{Name: "in", From: "uplink", To: "vnet0", Frame: e.ua.SYN(1001, 80), Reason: core.ReasonIngressRules},
 					{Name: "between", From: "vnet0", To: "vnet1", Frame: e.ab.SYN(1002, 80), Reason: core.ReasonIngressRules},
 					{Name: "reply", From: "uplink", To: "vnet0", Frame: e.ua.TCP(80, 1000, policy.SYN|policy.ACK), Want: true, Reason: core.ReasonEstablished},
+					{Name: "on", From: "vnet0", To: "uplink", Frame: e.au.TCP(1000, 80, policy.ACK), Want: true, Reason: core.ReasonEstablished},
 				},
 			},
 			Scenario{

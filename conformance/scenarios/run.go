@@ -89,13 +89,13 @@ func (r *Running) Step(ctx context.Context, i int, s Step) error {
 		}
 	}
 	if len(wrong) > 0 {
-		return fmt.Errorf("%s from %s to %s, want %v: %s", s.first(), s.From, s.To, s.Want, strings.Join(wrong, "; "))
+		return fmt.Errorf("%s from %s to %s, want %v: %s", s.First(), s.From, s.To, s.Want, strings.Join(wrong, "; "))
 	}
 	return nil
 }
 
-// first is the frame, or the first fragment.
-func (s Step) first() policy.Frame {
+// First is the frame, or the first fragment.
+func (s Step) First() policy.Frame {
 	if s.Fragments != nil {
 		return s.Fragments[0]
 	}
@@ -221,7 +221,7 @@ func (r *Running) counted(ctx context.Context) (tally, error) {
 // miscounted says whether a port that dropped a frame, or would have, did so
 // for another reason than the evaluator's. Fragments may be dropped in pieces.
 func (r *Running) miscounted(s Step, v policy.Verdict, before, after tally) string {
-	if before == nil || s.Fragments != nil {
+	if before == nil || s.Fragments != nil || s.Pieces != nil || s.Uncounted {
 		return ""
 	}
 	k := counterKey{direction: core.Ingress, reason: v.Reason}

@@ -133,8 +133,10 @@ func (r *Running) Change(ctx context.Context, change func(*World)) error {
 const sweeps = 20
 
 // Sweep revokes and gives back flows, until none is left to.
+//
+// Whose a flow is where addresses do not tell is the backend's to say
+// (docs/semantics.md, "Flows"), so the tracker does as the backend is asked to.
 func (r *Running) Sweep(ctx context.Context) error {
-	r.Tracker.Sweep()
 	b, ok := r.Backend.(core.FlowBackend)
 	if _, lacks := Lacks(r.Backend, core.FeatureFlows); !ok || lacks {
 		return nil
@@ -144,7 +146,11 @@ func (r *Running) Sweep(ctx context.Context) error {
 		if err != nil {
 			return fmt.Errorf("flows: %w", err)
 		}
+		if err := r.unlisted(flows); err != nil {
+			return err
+		}
 		revoke, restore := policy.StaleFlows(r.Ruleset.Ruleset, flows)
+		r.Tracker.Revoke(revoke, restore)
 		if len(revoke)+len(restore) == 0 {
 			return nil
 		}
@@ -153,6 +159,24 @@ func (r *Running) Sweep(ctx context.Context) error {
 		}
 	}
 	return fmt.Errorf("after %d sweeps there are still flows to revoke or to give back", sweeps)
+}
+
+// unlisted is the error about a NIC's flow that the backend does not list: it
+// could never be revoked.
+func (r *Running) unlisted(flows []core.Flow) error {
+	key := func(f core.Flow) core.Flow {
+		return core.Flow{Bridge: f.Bridge, Protocol: f.Protocol, Src: f.Src, Dst: f.Dst, SrcPort: f.SrcPort, DstPort: f.DstPort}
+	}
+	listed := map[core.Flow]bool{}
+	for _, f := range flows {
+		listed[key(f)] = true
+	}
+	for _, f := range r.Tracker.Flows() {
+		if (f.From != core.NICKey{} || f.To != core.NICKey{}) && !listed[key(f)] {
+			return fmt.Errorf("the backend does not list the flow %+v, but %d others", f, len(flows))
+		}
+	}
+	return nil
 }
 
 // Restart closes the backend and opens another one, which finds the former's

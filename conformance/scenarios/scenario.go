@@ -63,6 +63,9 @@ type Step struct {
 	Want bool
 	// Reason, when set, must be the evaluator's.
 	Reason core.Reason
+	// Uncounted: it may be dropped before the backend sees it, or in pieces, so
+	// that no counter need tell.
+	Uncounted bool
 	// Raw changes the bytes on their way out, for what policy.Frame cannot say.
 	Raw func([]byte) []byte
 	// Pieces splits an IPv6 frame in a way that policy.Frame cannot say.

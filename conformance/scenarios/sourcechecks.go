@@ -73,7 +73,7 @@ func SourceChecks() []Scenario {
 				{Name: "own to vm", From: "vnet0", To: "vnet1", Frame: e.ab.UDP(1, 6), Want: true},
 			},
 		}, Scenario{
-			Name: "spoofing allowed/" + n, Rows: []string{"sender 8", "sender 10", "sender 11", "receiver 7"}, World: spoofer(),
+			Name: "spoofing allowed/" + n, Rows: []string{"sender note 2", "sender 8", "sender 10", "sender 11", "receiver 7"}, World: spoofer(),
 			Steps: []Step{
 				{Name: "foreign address", From: "vnet0", To: "uplink", Frame: policy.Path{SrcMAC: macA, DstMAC: macU, Src: foreign, Dst: e.u}.UDP(1, 4), Want: true},
 				{Name: "foreign mac", From: "vnet0", To: "uplink", Frame: policy.Path{SrcMAC: macC, DstMAC: macU, Src: foreign, Dst: e.u}.UDP(1, 5), Want: true},

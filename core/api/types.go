@@ -132,7 +132,9 @@ type ApplyRequest struct {
 type DeleteRequest struct {
 	Groups []string `json:"groups,omitempty"`
 	VMs    []string `json:"vms,omitempty"`
-	DryRun bool     `json:"dry_run,omitempty"`
+	// IgnoreMissing passes over what is not there.
+	IgnoreMissing bool `json:"ignore_missing,omitempty"`
+	DryRun        bool `json:"dry_run,omitempty"`
 }
 
 // ObjectsRequest asks for everything, or for the named ones.

@@ -30,7 +30,8 @@ type host struct {
 	store   *state.Store
 	backend *coretest.FakeBackend
 	adapter *coretest.FakeAdapter
-	stop    func() // ends Run and lets go of the state
+	devices map[string]int // device -> VM that had it last
+	stop    func()         // ends Run and lets go of the state
 }
 
 var testOptions = core.Options{Bridges: []core.Pattern{"br*"}, VMPorts: []core.Pattern{"vnet*", "tap*"}}

@@ -217,6 +217,21 @@ func TestSender12Fragments(t *testing.T) {
 			}
 		})
 	}
+	for name, other := range map[string]policy.Path{
+		"source":      {SrcMAC: macA, DstMAC: macX, Src: vip4, Dst: x4},
+		"destination": {SrcMAC: macA, DstMAC: macX, Src: a4, Dst: ip("192.0.2.2")},
+	} {
+		mixed := swap(fragments(good), 1, fragments(other.UDP(1000, 53))[1])
+		if got := verdictOf(policy.EvaluateDatagram(rs, mixed, nicA, policy.Uplink, policy.StateNew)); got != dropAt(12, core.ReasonInvalid) {
+			t.Errorf("a fragment of another %s: %+v", name, got)
+		}
+	}
+	lax := rs
+	lax.Options.CountOnly = true
+	v := policy.EvaluateDatagram(lax, swap(fragments(good), 1, fragments(good)[1].From(macB)), nicA, policy.Uplink, policy.StateNew)
+	if got := verdictOf(v); got != (want{true, core.ReasonMACSpoof, policy.AtSender, 8}) || !v.WouldDrop {
+		t.Errorf("counted only: %+v, would drop %v", got, v.WouldDrop)
+	}
 	if got := verdictOf(policy.Evaluate(rs, fragments(good)[1], nicA, policy.Uplink, policy.StateNew)); got != dropAt(12, core.ReasonInvalid) {
 		t.Errorf("Evaluate of one fragment: %+v", got)
 	}

@@ -60,12 +60,9 @@ func (t *Tracker) StepRouted(in, out Frame, from, to Port) Verdict {
 // step asks conntrack about a datagram that goes from one port to another and,
 // if that is the router, on to the last.
 func (t *Tracker) step(frames []Frame, from, to, last Port, judge func(State) Verdict) Verdict {
-	whole, ok := frames[0], true
-	if len(frames) > 1 || frames[0].Family() != 0 && !frames[0].IP.Fragment.Whole() {
-		whole, ok = Reassemble(frames)
-	}
-	if !ok || whole.Family() == 0 {
-		return judge(StateInvalid)
+	whole, ok := Reassemble(frames)
+	if !ok {
+		return judge(StateInvalid) // no IP, which has no state, or not well-formed
 	}
 	if t.unfiltered[t.bridge(from, to)] && from.Kind != PortRouted && from.Kind != PortHost {
 		return judge(StateUnfiltered)

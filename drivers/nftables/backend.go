@@ -155,6 +155,9 @@ func (b *Backend) Apply(ctx context.Context, d core.Delta) error {
 		return blame(err, next.ruleset)
 	}
 	b.enforced, b.topo = next, topo
+	if d.Options != nil {
+		b.guarded = nil // what it does at the ports may be another thing now
+	}
 	b.forget(ctx, old.ruleset, d)
 	b.guardPorts(ctx)
 	return nil

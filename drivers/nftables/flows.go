@@ -88,8 +88,9 @@ func (b *Backend) RevokeFlows(ctx context.Context, revoke, restore []core.Flow) 
 	if err != nil {
 		return n, err
 	}
-	// Given back, a flow starts anew: its entry goes, so that the rules of its
-	// next packet's direction are asked.
-	m, err := b.flows.Delete(ctx, clear)
+	// Given back, a flow goes on where it was, whichever end speaks next. Without
+	// its entry, the answering end's next packet would be asked as if it opened
+	// a flow the other way.
+	m, err := b.flows.SetMark(ctx, clear, conntrack.Mark{Mask: bit})
 	return n + m, err
 }

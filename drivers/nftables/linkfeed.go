@@ -108,7 +108,7 @@ func (b *Backend) guardPorts(ctx context.Context) {
 	}
 	want := nft.State{}
 	if len(devices) > 0 {
-		want.Add(linkLocalGuard(devices))
+		want.Add(linkLocalGuard(devices, b.enforced.ruleset.Options.CountOnly))
 	}
 	have, _, err := b.conn.ReadState(ctx, netdevTable)
 	if err == nil {

@@ -152,7 +152,7 @@ func conclude(name, fine string, found []finding) core.Check {
 func (b *Backend) checkKernel(ctx context.Context) core.Check {
 	s := skeleton{options: core.Options{Bridges: []core.Pattern{"probe*"}, VMPorts: []core.Pattern{"probe*"}, AllowDNS: true}, marks: b.settings.marks}
 	var found []finding
-	for _, t := range []*nft.Table{s.bridge(), s.ip(fam4), s.ip(fam6), linkLocalGuard([]string{"lo"})} {
+	for _, t := range []*nft.Table{s.bridge(), s.ip(fam4), s.ip(fam6), linkLocalGuard([]string{"lo"}, false)} {
 		if err := b.conn.Probe(ctx, t); err != nil {
 			found = append(found, kernelLacks(t, err))
 		}

@@ -309,9 +309,9 @@ func (p bridged) isBridge(key expr.MetaKey, data []byte) bool {
 // port cannot both be right. libvirt's nwfilter is the usual one.
 func (s *surroundings) checkPortRules() core.Check {
 	var found []finding
-	note := func(table, chain, port, text string) {
+	note := func(table, chain, port, text, show string) {
 		f := finding{core.StatusError, fmt.Sprintf("%s has rules about VM port %s", table, port),
-			fmt.Sprintf("%s chain %s: %s", table, chain, text), "find out which software writes them and take VM ports out of its hands: nft list table " + strings.TrimPrefix(table, "table ")}
+			fmt.Sprintf("%s chain %s: %s", table, chain, text), "find out which software writes them, and take VM ports out of its hands: " + show}
 		if strings.HasPrefix(chain, "libvirt-") || strings.Contains(text, "libvirt-") || strings.Contains(text, "FI-"+port) || strings.Contains(text, "FO-"+port) {
 			f.what = "libvirt's nwfilter guards VM port " + port
 			f.by = "virsh edit DOMAIN: take <filterref> out of the interface, then start the VM again"
@@ -325,7 +325,7 @@ func (s *surroundings) checkPortRules() core.Check {
 			for _, r := range t.Chains[name].Rules {
 				for _, port := range devicesOf(r.Exprs) {
 					if s.isVMPort(port) {
-						note("table "+t.TableID.String(), name, port, t.RuleText(r))
+						note("table "+t.TableID.String(), name, port, t.RuleText(r), "nft list table "+t.TableID.String())
 					}
 				}
 			}
@@ -335,7 +335,7 @@ func (s *surroundings) checkPortRules() core.Check {
 		for _, r := range t.rules {
 			for _, port := range r.devices() {
 				if s.isVMPort(port) {
-					note(t.title(), r.chain, port, r.text)
+					note(t.title(), r.chain, port, r.text, fmt.Sprintf("%s -t %s -S", t.command(), t.name))
 				}
 			}
 		}

@@ -156,11 +156,19 @@ func (s skeleton) ip(f family) *nft.Table {
 		Rules: []nft.Rule{rule(dispatch("entry", inName))}})
 	// Frames to 01:80:c2:00:00:0X go up on the port itself and meet no bridge
 	// hook; the netdev chain drops them, this one until that is in place.
-	t.AddChain(&nft.Chain{Name: "not-bridged", Rules: []nft.Rule{rule(drop())}})
+	notBridged := drop()
+	if s.options.CountOnly {
+		notBridged = accept()
+	}
+	t.AddChain(&nft.Chain{Name: "not-bridged", Rules: []nft.Rule{rule(notBridged)}})
 
 	t.AddChain(&nft.Chain{Name: "stamp", Base: filter(nft.Prerouting, priorityStamp),
 		Rules: []nft.Rule{rule(in("bridges", inName), dispatch("states", ctState))}})
-	t.AddChain(&nft.Chain{Name: "new", Rules: []nft.Rule{rule(s.marks.set(wordNew))}})
+	// A flow without an answer is new by every packet, also when it was revoked.
+	t.AddChain(&nft.Chain{Name: "new", Rules: []nft.Rule{
+		rule(s.marks.isRevoked(), goTo("revoked")),
+		rule(s.marks.set(wordNew)),
+	}})
 	t.AddChain(&nft.Chain{Name: "invalid", Rules: []nft.Rule{rule(s.marks.set(wordInvalid))}})
 	t.AddChain(&nft.Chain{Name: "established", Rules: []nft.Rule{
 		rule(s.marks.isRevoked(), goTo("revoked")),

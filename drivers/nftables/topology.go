@@ -108,17 +108,18 @@ func nativeZone(z uint16) []byte {
 	return b[:2]
 }
 
-// linkLocalGuard drops frames to 01:80:c2:00:00:0X at the ports. A bridge hands
-// them to the host, on the port itself, without asking any bridge hook.
-func linkLocalGuard(devices []string) *nft.Table {
+// linkLocalGuard drops frames to 01:80:c2:00:00:0X at the ports, or counts them
+// only. A bridge hands them to the host, on the port itself, without asking any
+// bridge hook.
+func linkLocalGuard(devices []string, countOnly bool) *nft.Table {
 	t := nft.NewTable(netdevTable.Family, netdevTable.Name)
 	t.AddSet(newCounterSet(counterSet(core.Egress, core.ReasonLinkLocal)))
 	reserved := masked(etherDst, []byte{0xff, 0xff, 0xff, 0xff, 0xff, 0xf0}, expr.CmpOpEq, []byte{0x01, 0x80, 0xc2, 0, 0, 0})
-	t.AddChain(&nft.Chain{Name: "link-local",
-		Base: &nft.Base{Type: nft.TypeFilter, Hook: nft.NetDevIngress, Priority: 0, Policy: nft.Accept, Devices: devices},
-		Rules: []nft.Rule{
-			rule(reserved, count(core.Egress, core.ReasonLinkLocal)),
-			rule(reserved, drop()),
-		}})
+	rules := []nft.Rule{rule(reserved, count(core.Egress, core.ReasonLinkLocal))}
+	if !countOnly {
+		rules = append(rules, rule(reserved, drop()))
+	}
+	t.AddChain(&nft.Chain{Name: "link-local", Rules: rules,
+		Base: &nft.Base{Type: nft.TypeFilter, Hook: nft.NetDevIngress, Priority: 0, Policy: nft.Accept, Devices: devices}})
 	return t
 }

@@ -45,6 +45,8 @@ type Agent struct {
 	start   sync.Once
 	stop    context.CancelFunc
 	stopped chan struct{} // closed when the engine has ended
+	// background is what goes on beside the engine.
+	background sync.WaitGroup
 
 	settle sync.Once // of a standalone command
 	found  struct {
@@ -108,6 +110,9 @@ func (a *Agent) Start() {
 				a.log.Error("the engine ended", "error", err)
 			}
 		}()
+		if !a.o.Standalone {
+			a.background.Go(func() { a.succeed(ctx) })
+		}
 	})
 }
 
@@ -126,6 +131,10 @@ func (a *Agent) ready(ctx context.Context) error {
 		a.Start()
 		if err := a.Settle(ctx); err != nil {
 			a.log.Warn("the host does not hold all that it should", "error", err)
+			return
+		}
+		if err := a.takeDownFormer(ctx); err != nil {
+			a.log.Warn("what another driver may have left stays", "error", err)
 		}
 	})
 	return ctx.Err()
@@ -138,6 +147,7 @@ func (a *Agent) Close() error {
 		a.stop()
 	}
 	<-a.stopped
+	a.background.Wait()
 	return a.release()
 }
 

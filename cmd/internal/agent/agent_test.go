@@ -144,8 +144,11 @@ func TestDelete(t *testing.T) {
 	a := open(t, h, nil)
 	apply(t, a, api.ApplyRequest{Manifest: groups + strings.Replace(vms, "name: db1", "name: db1, key: 0001", 1)})
 	_, err := a.Delete(t.Context(), api.DeleteRequest{Groups: []string{"web"}})
-	if !errors.Is(err, core.ErrInvalid) || !strings.Contains(err.Error(), "web") {
+	if want := "group web is in use by group db, vm web1; take it out there first: conflict"; err == nil || err.Error() != want || !errors.Is(err, core.ErrConflict) {
 		t.Errorf("a group in use: %v", err)
+	}
+	if c, err := a.Delete(t.Context(), api.DeleteRequest{VMs: []string{"nobody"}, IgnoreMissing: true}); err != nil || len(c.Objects) != 0 {
+		t.Errorf("%+v, %v", c, err)
 	}
 	if _, err := a.Delete(t.Context(), api.DeleteRequest{VMs: []string{"nobody"}}); !errors.Is(err, core.ErrNotFound) {
 		t.Errorf("got %v", err)
@@ -360,6 +363,56 @@ func TestReloadDriver(t *testing.T) {
 		t.Errorf("other enforces %s, want %s; teardowns %d", h.Other.Fingerprint().Short(), want.Short(), h.Backend.Count(coretest.Teardown))
 	}
 	apply(t, a, api.ApplyRequest{Manifest: "groups: [{name: more}]"})
+}
+
+// TestDriverChangedWhileStopped: what the former driver left is taken down,
+// after the new one is in force.
+func TestDriverChangedWhileStopped(t *testing.T) {
+	h := newHost(t)
+	for _, standalone := range []bool{false, true} {
+		t.Run(fmt.Sprintf("standalone %v", standalone), func(t *testing.T) {
+			driver := func(name string) {
+				text, err := os.ReadFile(h.Config())
+				if err != nil {
+					t.Fatal(err)
+				}
+				for _, old := range []string{"fake", "other"} {
+					text = []byte(strings.Replace(string(text), "{driver: "+old+"}", "{driver: "+name+"}", 1))
+				}
+				if err := os.WriteFile(h.Config(), text, 0o600); err != nil {
+					t.Fatal(err)
+				}
+			}
+			former, next := h.Backend, h.Other
+			driver("fake")
+			t.Run("former", func(t *testing.T) {
+				a := open(t, h, nil)
+				apply(t, a, api.ApplyRequest{Manifest: groups + vms})
+				waitFor(t, func() bool { // the driver is remembered
+					c := h.Other.Count(coretest.Teardown)
+					return !standalone || c > 0
+				})
+			})
+			want := former.Fingerprint()
+			teardowns := former.Count(coretest.Teardown)
+			former.OnWrite(func(_, to core.Ruleset) {
+				if len(to.NICs) == 0 && next.Fingerprint() != want {
+					t.Error("the former was taken down before the new one was in force")
+				}
+			})
+			driver("other")
+			t.Run("next", func(t *testing.T) {
+				a := open(t, h, func(o *agent.Options) { o.Standalone = standalone })
+				if _, err := a.Status(t.Context(), api.Empty{}); err != nil {
+					t.Fatal(err)
+				}
+				waitFor(t, func() bool { return former.Count(coretest.Teardown) == teardowns+1 })
+				if next.Fingerprint() != want {
+					t.Error("the new one is not in force")
+				}
+			})
+		})
+	}
 }
 
 // TestStandalone: refused while an agent runs; afterwards the host is brought

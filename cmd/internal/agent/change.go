@@ -52,11 +52,19 @@ func (a *Agent) Delete(ctx context.Context, in api.DeleteRequest) (api.Change, e
 	}
 	return a.change(ctx, in.DryRun, func(r *recorder) error {
 		var errs []error
+		note := func(err error) {
+			if !in.IgnoreMissing || !errors.Is(err, core.ErrNotFound) {
+				errs = append(errs, err)
+			}
+		}
 		for _, name := range in.VMs {
-			errs = append(errs, r.deleteVM(name))
+			note(r.deleteVM(name))
 		}
 		for _, name := range in.Groups {
-			errs = append(errs, r.deleteGroup(name))
+			note(r.deleteGroup(name))
+		}
+		for _, name := range in.Groups {
+			note(r.unused(name))
 		}
 		return errors.Join(errs...)
 	})
@@ -144,6 +152,29 @@ func (r *recorder) deleteGroup(name string) error {
 	return nil
 }
 
+// unused refuses the deletion of a group that something refers to still.
+func (r *recorder) unused(group string) error {
+	if _, there := r.tx.Group(group); there {
+		return nil
+	}
+	var users []string
+	for _, vm := range r.tx.VMs() {
+		if slices.ContainsFunc(vm.NICs, func(n core.NIC) bool { return slices.Contains(n.Groups, group) }) {
+			users = append(users, "vm "+vm.Name)
+		}
+	}
+	for _, g := range r.tx.Groups() {
+		if slices.ContainsFunc(g.Rules, func(r core.Rule) bool { return r.Peers != nil && slices.Contains(r.Peers.Groups, group) }) {
+			users = append(users, "group "+g.Name)
+		}
+	}
+	if len(users) == 0 {
+		return nil
+	}
+	slices.Sort(users)
+	return fmt.Errorf("group %s is in use by %s; take it out there first: %w", group, strings.Join(users, ", "), core.ErrConflict)
+}
+
 // deleteVM takes a key, or a name that one VM has.
 func (r *recorder) deleteVM(name string) error {
 	key := core.VMKey(name)
@@ -221,10 +252,10 @@ func elements(point string, now core.Ruleset, d core.Delta) (out []api.Element) 
 			line(false, what, "no rules")
 		}
 		for _, e := range gone {
-			line(false, what, e.String())
+			line(false, what, entryText(e))
 		}
 		for _, e := range g.Add {
-			line(true, what, e.String())
+			line(true, what, entryText(e))
 		}
 	}
 	for _, name := range slices.Sorted(maps.Keys(d.Sets)) {
@@ -250,6 +281,16 @@ func elements(point string, now core.Ruleset, d core.Delta) (out []api.Element) 
 		line(true, "nic "+n.Key.String(), nicText(n))
 	}
 	return out
+}
+
+// entryText is an entry with its selector as get rules shows it.
+func entryText(e core.Entry) string {
+	end := "from"
+	if e.Direction == core.Egress {
+		end = "to"
+	}
+	parts := []string{e.Direction.String(), e.Family.String(), e.Protocol.String(), match(e), end, e.Peer.String()}
+	return strings.Join(slices.DeleteFunc(parts, func(s string) bool { return s == "" }), " ")
 }
 
 func addresses(list []netip.Addr) string { return joined(list) }

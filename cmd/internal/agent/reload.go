@@ -33,7 +33,7 @@ func (a *Agent) Reload(ctx context.Context, _ api.Empty) (api.Config, error) {
 	defer a.reloading.Unlock()
 	next, err := a.o.Load()
 	if err != nil {
-		return api.Config{}, fmt.Errorf("%w; the config that runs stays", err)
+		return api.Config{}, fmt.Errorf("the config that runs stays: %w", err)
 	}
 	a.mu.Lock()
 	old := a.config
@@ -59,6 +59,9 @@ func (a *Agent) Reload(ctx context.Context, _ api.Empty) (api.Config, error) {
 	a.mu.Lock()
 	a.config = next
 	a.mu.Unlock()
+	if err := a.remember(ctx); err != nil {
+		a.log.Warn("which driver writes here was not kept", "error", err)
+	}
 	a.log.Info("config reloaded", "files", next.Files, "restart_needed", restart)
 	return describe(next, restart), nil
 }

@@ -42,6 +42,7 @@
 //
 //	table, err := conn.Read(ctx, id)                // nil, nil: no such table
 //	state, gen, err := conn.ReadState(ctx, ids...)  // several, at one generation
+//	table, err := conn.ReadRules(ctx, id)           // somebody else's, without its sets
 //	diffs := nft.Compare(want, state)               // drift, object by object, exact
 //	elems, err := conn.ReadElements(ctx, id, set)   // with counters
 //	err := conn.DeleteElements(ctx, id, set, keys)  // of a dynamic set

@@ -1,6 +1,7 @@
 package nft
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 
@@ -54,6 +55,19 @@ func AsExtension(e expr.Any) (Extension, bool) {
 		Target: u.Name == "target", Name: attr{data: find(u.Attrs, attrExtensionName)}.str(),
 		Revision: find32(u.Attrs, attrExtensionRev), Info: find(u.Attrs, attrExtensionInfo),
 	}, true
+}
+
+// String is much as nft prints an extension, with the structure as it is.
+func (x Extension) String() string {
+	kind := "match"
+	if x.Target {
+		kind = "target"
+	}
+	text := "xt " + kind + " " + x.Name
+	if info := bytes.TrimRight(x.Info, "\x00"); len(info) > 0 {
+		text += fmt.Sprintf(" 0x%x", info)
+	}
+	return text
 }
 
 // RuleText is a rule much as nft prints it.

@@ -216,7 +216,11 @@ func (p *printer) statement(e expr.Any) {
 		}
 		p.printf("%s", text)
 	case *Unknown:
-		p.printf("%s 0x%x", e.Name, e.Attrs)
+		if x, ok := AsExtension(e); ok {
+			p.printf("%s", x)
+		} else {
+			p.printf("%s 0x%x", e.Name, e.Attrs)
+		}
 	default:
 		p.printf("%s", strings.TrimPrefix(fmt.Sprintf("%T", e), "*expr."))
 	}

@@ -1,0 +1,18 @@
+package plugins_test
+
+import (
+	"context"
+	"testing"
+
+	"github.com/ringwall/ringwall/conformance/scenarios"
+	"github.com/ringwall/ringwall/core"
+	"github.com/ringwall/ringwall/core/plugin/plugintest"
+)
+
+// The scenarios that the driver passes in process, across the boundary.
+func TestNFTablesScenarios(t *testing.T) {
+	program := plugintest.Build(t, "./ringwall-plugin-nftables")
+	scenarios.Run(t, scenarios.Target{Start: func(ctx context.Context, t testing.TB) (core.BackendDriver, error) {
+		return plugintest.Start(t, program).Backend(ctx)
+	}}, scenarios.All()...)
+}
