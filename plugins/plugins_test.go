@@ -16,7 +16,11 @@ func TestBinaries(t *testing.T) {
 	}
 	for _, dir := range dirs {
 		t.Run(dir, func(t *testing.T) {
-			s := plugintest.Start(t, plugintest.Build(t, "./"+dir)).State()
+			p, err := plugintest.Start(t.Context(), t, plugintest.Build(t, "./"+dir))
+			if err != nil {
+				t.Fatal(err)
+			}
+			s := p.State()
 			if !s.Pinned || s.Phase != plugin.PhaseRunning || dir != "ringwall-plugin-"+s.Backend+s.Adapter {
 				t.Errorf("state: %+v", s)
 			}

@@ -13,6 +13,10 @@ import (
 func TestNFTablesScenarios(t *testing.T) {
 	program := plugintest.Build(t, "./ringwall-plugin-nftables")
 	scenarios.Run(t, scenarios.Target{Start: func(ctx context.Context, t testing.TB) (core.BackendDriver, error) {
-		return plugintest.Start(t, program).Backend(ctx)
+		p, err := plugintest.Start(ctx, t, program)
+		if err != nil {
+			return nil, err
+		}
+		return p.Backend(ctx)
 	}}, scenarios.All()...)
 }

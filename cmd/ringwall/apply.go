@@ -137,7 +137,7 @@ is taken away and still runs is closed. A group that is in use cannot go.`,
 	}
 	c.Flags().StringVarP(&file, "file", "f", "", "manifest `file` that names them; - is standard input")
 	c.Flags().BoolVar(&ignoreMissing, "ignore-missing", false, "what is not there is no error")
-	c.MarkFlagFilename("file", "yaml", "yml", "json")
+	_ = c.MarkFlagFilename("file", "yaml", "yml", "json")
 	return c
 }
 
@@ -159,7 +159,7 @@ func namesIn(text string) (req api.DeleteRequest, err error) {
 // be a usage error.
 func (a *app) fileFlag(c *cobra.Command, file *string) {
 	c.Flags().StringVarP(file, "file", "f", "", "manifest `file`; - is standard input")
-	c.MarkFlagFilename("file", "yaml", "yml", "json")
+	_ = c.MarkFlagFilename("file", "yaml", "yml", "json")
 }
 
 // readManifest reads a file and checks it here, so that a mistake needs no

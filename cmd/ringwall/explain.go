@@ -99,8 +99,8 @@ Frames, besides an EtherType such as 0x88cc:
 	f.StringVar(&x.SrcMAC, "src-mac", "", "source `MAC` in the frame")
 	f.StringVar(&x.DstMAC, "dst-mac", "", "destination `MAC` in the frame")
 	f.IntVar(&vlan, "vlan", 0, "802.1Q tag with this `id`")
-	c.RegisterFlagCompletionFunc("frame", cobra.FixedCompletions(api.FrameKinds(), cobra.ShellCompDirectiveNoFileComp))
-	c.RegisterFlagCompletionFunc("proto", cobra.FixedCompletions([]string{"tcp", "udp", "icmp", "icmpv6", "sctp"}, cobra.ShellCompDirectiveNoFileComp))
+	_ = c.RegisterFlagCompletionFunc("frame", cobra.FixedCompletions(api.FrameKinds(), cobra.ShellCompDirectiveNoFileComp))
+	_ = c.RegisterFlagCompletionFunc("proto", cobra.FixedCompletions([]string{"tcp", "udp", "icmp", "icmpv6", "sctp"}, cobra.ShellCompDirectiveNoFileComp))
 	return c
 }
 

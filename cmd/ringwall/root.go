@@ -140,7 +140,7 @@ func (a *app) root() *cobra.Command {
 	f.StringVar(&a.configPath, "config", "", "config `file` (default "+config.DefaultPath+", or $"+config.EnvConfig+")")
 	f.StringVar(&a.socket, "socket", "", "`path` of the agent's socket (default from config)")
 	f.BoolVar(&a.standalone, "standalone", false, "do the work in process, without an agent")
-	root.RegisterFlagCompletionFunc("output", cobra.FixedCompletions(outputs, cobra.ShellCompDirectiveNoFileComp))
+	_ = root.RegisterFlagCompletionFunc("output", cobra.FixedCompletions(outputs, cobra.ShellCompDirectiveNoFileComp))
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		return usage("%w; see %s --help", err, cmd.CommandPath())
 	})

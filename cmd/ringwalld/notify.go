@@ -29,7 +29,7 @@ func notifier(environ []string) func(state string) {
 			return // systemd will see by itself that nothing came
 		}
 		defer conn.Close()
-		conn.Write([]byte(state))
+		_, _ = conn.Write([]byte(state))
 	}
 }
 

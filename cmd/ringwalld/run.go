@@ -77,6 +77,7 @@ func (p process) run(ctx context.Context) error {
 	flags.Usage = func() { fmt.Fprint(p.stderr, usageText+flags.FlagUsages()) }
 	path := flags.String("config", "", "config `file` (default "+config.DefaultPath+", or $"+config.EnvConfig+")")
 	showVersion := flags.Bool("version", false, "show the version")
+	bootClosed := flags.Bool("boot-closed", false, "close the VM ports of managed bridges, unless rules of ours are in force, and end")
 	values := config.Flags() // config's own set; see its comment
 	flags.AddFlagSet(values)
 	switch err := flags.Parse(p.args); {
@@ -102,6 +103,15 @@ func (p process) run(ctx context.Context) error {
 	}
 	c, err := load()
 	if err != nil {
+		return err
+	}
+	if *bootClosed {
+		log, _ := newLogger(p.stderr, c.Log)
+		slog.SetDefault(log)
+		closed, err := agent.BootClosed(ctx, c, p.registry, log)
+		if err == nil {
+			log.Info("boot", "closed", closed)
+		}
 		return err
 	}
 	if c.Mode != config.ModeAgent {

@@ -242,3 +242,24 @@ func TestTwice(t *testing.T) {
 	d.stop()
 	d.wait(t)
 }
+
+func TestBootClosed(t *testing.T) {
+	h := newHost(t)
+	boot := func() string {
+		var out log
+		if code := run(t.Context(), process{args: []string{"--config", h.Config(), "--boot-closed"}, stdout: &out, stderr: &out, registry: h.Registry()}); code != exitOK {
+			t.Fatalf("exit %d: %s", code, &out)
+		}
+		return out.String()
+	}
+	if out := boot(); !strings.Contains(out, "closed=true") {
+		t.Errorf("the first boot says %q", out)
+	}
+	before := h.Backend.Ruleset()
+	if len(before.NICs) != 0 || !before.Options.ManagesBridge("br-tenant") {
+		t.Errorf("enforced is %+v", before)
+	}
+	if out := boot(); !strings.Contains(out, "closed=false") {
+		t.Errorf("with rules in force it says %q", out)
+	}
+}

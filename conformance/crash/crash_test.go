@@ -22,7 +22,7 @@ import (
 	"github.com/ringwall/ringwall/drivers/nftables"
 )
 
-func TestMain(m *testing.M) { labtest.Main(m) }
+func TestMain(m *testing.M) { os.Exit(labtest.Main(m)) }
 
 // kills is how often the agent dies.
 const kills = 100

@@ -102,7 +102,7 @@ func TestEveryStatementHasAScenario(t *testing.T) {
 var one = map[string]core.Family{
 	"sender 2": 0, "sender 4": 0, "sender 5": 0, "sender 6": 0, "sender 7": 0, "sender 8": 0, "sender 9": 0,
 	"sender 10": core.IPv4, "sender 11": core.IPv6, "sender 17": core.IPv6, "sender 18": core.IPv6, "sender 21": core.IPv6,
-	"sender 22": core.IPv6, // in IPv4 row 10 is always first
+	"sender 22":  core.IPv6, // in IPv4 row 10 is always first
 	"receiver 5": 0, "receiver 6": 0, "receiver 13": core.IPv6,
 }
 

@@ -49,10 +49,10 @@ func fars() []far {
 			return policy.Path{SrcMAC: sm, DstMAC: dm, Src: s, Dst: d}
 		}
 		f.ar, f.ra = p(macA, gw0, e.a, f.r), p(macC, gw1, f.r, e.a)
-		f.ax, f.xa = p(macA, gw0, e.a, f.x), p(MACX, hostMACX, f.x, e.a)
-		f.ab, f.bx, f.xb = p(macA, gw0, e.a, e.b), p(macB, gw0, e.b, f.x), p(MACX, hostMACX, f.x, e.b)
-		f.xu, f.ux = p(MACX, hostMACX, f.x, e.u), p(macU, gw0, e.u, f.x)
-		f.xc = p(MACX, hostMACX, f.x, e.c)
+		f.ax, f.xa = p(macA, gw0, e.a, f.x), p(MACX, HostMACX, f.x, e.a)
+		f.ab, f.bx, f.xb = p(macA, gw0, e.a, e.b), p(macB, gw0, e.b, f.x), p(MACX, HostMACX, f.x, e.b)
+		f.xu, f.ux = p(MACX, HostMACX, f.x, e.u), p(macU, gw0, e.u, f.x)
+		f.xc = p(MACX, HostMACX, f.x, e.c)
 		f.ha, f.ah, f.hc = p(gw0, macA, f.host, e.a), p(macA, gw0, e.a, f.host), p(gw0, macC, f.host, e.c)
 		out = append(out, f)
 	}
@@ -155,7 +155,7 @@ func Routed() []Scenario {
 					{Name: "pong", From: "vnet0", To: "host", Frame: f.ah.EchoReply(5), Want: true},
 					{Name: "unasked", From: "vnet0", To: "host", Frame: f.ah.UDP(2, 3), Reason: core.ReasonEgressRules},
 					{Name: "to a closed port", From: "host", To: "vnet7", Frame: f.hc.UDP(1, 2), Reason: core.ReasonClosedPort},
-					{Name: "to the outside", From: "host", To: "x", Frame: policy.Path{SrcMAC: hostMACX, DstMAC: MACX, Src: f.host, Dst: f.x}.UDP(1, 2), Want: true},
+					{Name: "to the outside", From: "host", To: "x", Frame: policy.Path{SrcMAC: HostMACX, DstMAC: MACX, Src: f.host, Dst: f.x}.UDP(1, 2), Want: true},
 					{Name: "from another address of its own", From: "host", To: "vnet0", Frame: spoofed(f.ha.UDP(1, 4), map[core.Family]netip.Addr{core.IPv4: hostX[0].Addr(), core.IPv6: hostX[1].Addr()}[f.family]), Want: true, Reason: core.ReasonHost},
 				},
 			},

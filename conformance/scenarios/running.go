@@ -23,6 +23,7 @@ type Running struct {
 	labels  map[*lab.Port]string
 	watch   *lab.Observatory
 	stopped bool  // no backend runs: see Step.Netfilter
+	shots   int   // sent so far by Volley and Hail
 	last    tally // what was counted when the last step was over; nil = look anew
 }
 

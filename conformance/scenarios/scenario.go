@@ -43,6 +43,8 @@ type World struct {
 	Devices map[string][]string
 	// Routed adds a neighbour "x" behind the host, and lets the host route.
 	Routed bool
+	// Routes are further ones of the host; all the rest goes to x.
+	Routes []Route
 	// HostWide leaves the host-wide switches of bridge netfilter on, as
 	// kernels do by default; else they are off, as most hypervisors have them.
 	HostWide bool
@@ -95,11 +97,11 @@ func Router(n byte) core.MAC { return core.MAC{2, 0, 0, 0, 0xfe, n} }
 // The neighbour "x" behind the host, on a device that is no bridge's.
 var (
 	MACX = core.MAC{2, 0, 0, 0, 0xf9, 0}
-	// hostMACX is the host's end: the lab names it as libvirt names taps.
-	hostMACX = core.MAC{0xfe, 0, 0, 0, 0xf9, 0}
+	// HostMACX is the host's end: the lab names it as libvirt names taps.
+	HostMACX = core.MAC{0xfe, 0, 0, 0, 0xf9, 0}
 
-	x4, x6 = netip.MustParseAddr("192.0.2.9"), netip.MustParseAddr("2001:db8:99::9")
-	hostX  = prefixes("192.0.2.254/24", "2001:db8:99::fe/64")
+	x4, x6 = netip.MustParseAddr("203.0.113.9"), netip.MustParseAddr("2001:db8:99::9")
+	hostX  = prefixes("203.0.113.254/24", "2001:db8:99::fe/64")
 )
 
 // DeviceX is the host's device towards "x".

@@ -37,15 +37,18 @@ func Encode(f policy.Frame, token string) (frame.Frame, error) {
 // EncodeDatagram renders fragments of one datagram, each with its own headers
 // (a forged one among honest ones, say) and its slice of the payload.
 func EncodeDatagram(fragments []policy.Frame, token string) ([]frame.Frame, error) {
-	total := 0
+	total, transport := 0, fragments[0].IP.Transport
 	for _, f := range fragments {
+		if f.IP.Fragment.Offset == 0 {
+			transport = f.IP.Transport
+		}
 		total = max(total, int(f.IP.Fragment.Offset)+int(f.IP.Fragment.Length))
 	}
 	var out []frame.Frame
 	for _, f := range fragments {
 		ip := *f.IP
 		ip.Fragment = policy.Fragment{}
-		ip.Transport = fragments[0].IP.Transport
+		ip.Transport = transport
 		f.IP = &ip
 		whole, err := Encode(f, "")
 		if err != nil {

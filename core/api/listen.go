@@ -167,7 +167,7 @@ func vacant(ctx context.Context, path string) error {
 func (l *listener) Close() (err error) {
 	l.once.Do(func() {
 		if info, err := os.Lstat(l.path); err == nil && info.Sys().(*syscall.Stat_t).Ino == l.inode {
-			os.Remove(l.path)
+			_ = os.Remove(l.path)
 		}
 		err = l.UnixListener.Close()
 	})

@@ -45,7 +45,7 @@ func New(o Options) (*Engine, error) {
 		queue: make(chan *request, maxBatch), stopped: make(chan struct{})}
 	e.inv = newInventory(o.Adapter, o.Timing, o.Logger)
 	for name, b := range o.Backends {
-		e.points[name] = newPoint(name, b, o.Timing, o.Logger)
+		e.points[name] = newPoint(name, b, o.State, o.Timing, o.Logger)
 	}
 	e.view = build(e.input(o.State.Snapshot(), o.Policy, e.inv.stock()), 0)
 	return e, nil

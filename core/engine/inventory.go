@@ -31,9 +31,10 @@ type inventory struct {
 	// doubtful: only an empty List was seen yet, which may be a daemon that has
 	// just started.
 	doubtful bool
-	empty    bool // the last List was unexpectedly empty
-	err      error
-	listed   time.Time
+	// emptySince: Lists have been unexpectedly empty since then.
+	emptySince time.Time
+	err        error
+	listed     time.Time
 }
 
 func newInventory(a core.HypervisorAdapter, t Timing, log *slog.Logger) *inventory {
@@ -163,16 +164,18 @@ func (inv *inventory) list(ctx context.Context) error {
 	defer inv.mu.Unlock()
 	defer inv.notify()
 	inv.err, inv.listed = nil, time.Now()
-	first := len(instances) == 0 && !inv.empty && (len(inv.vms) > 0 || !inv.ready)
-	inv.empty = first
-	switch {
-	case first && inv.ready:
+	if unexpected := len(instances) == 0 && (len(inv.vms) > 0 || !inv.ready || inv.doubtful); !unexpected {
+		inv.emptySince = time.Time{}
+	} else if inv.emptySince.IsZero() {
+		inv.emptySince = time.Now()
+	}
+	if !inv.emptySince.IsZero() && time.Since(inv.emptySince) < inv.timing.Confirm {
+		inv.doubtful = inv.doubtful || !inv.ready
+		inv.ready = true
 		inv.log.Warn("the adapter lists no VM; looking again before anything is removed", "vms", len(inv.vms))
 		return nil
-	case first:
-		inv.ready, inv.doubtful = true, true
-		return nil
 	}
+	inv.emptySince = time.Time{}
 	inv.ready, inv.doubtful = true, false
 	inv.vms = make(map[core.VMKey]core.Instance, len(instances))
 	for _, in := range instances {
@@ -184,7 +187,7 @@ func (inv *inventory) list(ctx context.Context) error {
 func (inv *inventory) inDoubt() bool {
 	inv.mu.Lock()
 	defer inv.mu.Unlock()
-	return inv.empty
+	return !inv.emptySince.IsZero()
 }
 
 func (inv *inventory) take(e core.VMEvent) {

@@ -328,6 +328,50 @@ func TestRestartWithARefusal(t *testing.T) {
 	})
 }
 
+// What was kept for a NIC is kept beyond a restart, too.
+func TestRestartKeepsWhatWasKept(t *testing.T) {
+	onHost(t, ten, func(h *host) {
+		some(h)
+		refuse := func(_, to core.Ruleset) error {
+			var err error
+			if n, ok := to.NICs[nicKey(3)]; ok && n.Groups[0] != "web" {
+				err = &core.ObjectError{NICs: []core.NICKey{nicKey(3)}, Err: coretest.ErrRefused}
+			}
+			if g, ok := to.Groups["db"]; ok && g.Entries[0].Peer.Group != "web" {
+				err = errors.Join(err, &core.ObjectError{Groups: []string{"db"}, Err: coretest.ErrRefused})
+			}
+			return err
+		}
+		h.must(put(record(4, "db")))
+		h.backend.RefuseWhen(refuse)
+		_, _ = h.Change(context.Background(), put(record(3, "ssh"), tcp("db", 1), record(5, "ssh")))
+		held := h.backend.Fingerprint()
+		h.restart(nil)
+		rest(time.Minute)
+		if got := h.backend.Fingerprint(); got != held {
+			t.Error("the restart has changed what is enforced")
+		}
+		h.wantState(3, Stale, "refused")
+		h.wantState(4, Stale, "refused")
+		h.wantState(5, Enforced, "")
+		// Until the refusal ends, and then nothing is remembered.
+		h.backend.RefuseWhen(nil)
+		rest(2 * time.Minute)
+		h.converged()
+		if memo, err := h.store.Memo("kept/"); err != nil || memo != nil {
+			t.Errorf("the memo is %q, %v", memo, err)
+		}
+		// After a reboot of the host there is nothing to keep.
+		h.backend.RefuseWhen(refuse)
+		_, _ = h.Change(context.Background(), put(record(3, "none")))
+		h.stop()
+		h.backend.Wipe()
+		h.start(nil)
+		quiet()
+		h.wantState(3, Closed, "refused")
+	})
+}
+
 // What the backend cannot do is held back, where it came with an inventory
 // that nobody could refuse.
 func TestUnsupportedMetadata(t *testing.T) {

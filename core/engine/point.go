@@ -10,6 +10,7 @@ import (
 
 	"github.com/ringwall/ringwall/core"
 	"github.com/ringwall/ringwall/core/policy"
+	"github.com/ringwall/ringwall/core/state"
 )
 
 // point is one enforcement point with its loop. A point that fails or hangs
@@ -22,6 +23,8 @@ type point struct {
 	swaps  chan swap
 
 	*enforcer // the loop's own
+	keeper    *keeper
+	recalled  bool
 	retry     *time.Timer
 	pause     backoff
 
@@ -39,7 +42,8 @@ type report struct {
 	attempts uint64  // ended
 	target   *target // that was attempted last
 	enforced policy.Versioned
-	known    bool
+	known    bool // enforced is what the point holds
+	started  bool // something was written since the start
 	affected map[core.NICKey]error
 	err      error
 	watchErr error // of looking for drift
@@ -52,11 +56,12 @@ type report struct {
 // clean says that the point holds what it should, flows included.
 func (r report) clean() bool { return r.known && r.err == nil && len(r.affected) == 0 }
 
-func newPoint(name string, b core.SecurityGroupBackend, timing Timing, log *slog.Logger) *point {
+func newPoint(name string, b core.SecurityGroupBackend, s *state.Store, timing Timing, log *slog.Logger) *point {
 	log = log.With("point", name)
 	p := &point{name: name, log: log, timing: timing, wake: make(chan struct{}, 1), swaps: make(chan swap),
 		pause: backoff{min: timing.RetryMin, max: timing.RetryMax}, info: b.Info(), current: b, changed: make(chan struct{})}
 	p.enforcer = newEnforcer(b, timing, log, &Stats{})
+	p.keeper = newKeeper(s, name, log)
 	p.retry = time.NewTimer(time.Hour)
 	p.retry.Stop()
 	return p
@@ -128,7 +133,7 @@ func (p *point) reconcile(ctx context.Context) {
 	if t == nil {
 		return
 	}
-	affected, err := p.enforce(ctx, t)
+	affected, err := p.attempt(ctx, t)
 	if err == nil || p.sweep != sweepNone {
 		err = errors.Join(err, p.sweepFlows(ctx))
 	}
@@ -145,9 +150,24 @@ func (p *point) reconcile(ctx context.Context) {
 	})
 }
 
+// attempt is enforce with a memory.
+func (p *point) attempt(ctx context.Context, t *target) (map[core.NICKey]error, error) {
+	if !p.recalled {
+		if err := p.recall(ctx, p.keeper.load()); err != nil {
+			return nil, err
+		}
+		p.recalled = true
+	}
+	affected, err := p.enforce(ctx, t)
+	if err == nil {
+		p.keeper.save(p.kept(affected))
+	}
+	return affected, err
+}
+
 // settle arranges for another attempt where one is needed.
 func (p *point) settle(t *target, affected map[core.NICKey]error, err error) report {
-	r := report{target: t, enforced: p.enforced, known: p.known && !p.resync, affected: affected, err: err, stats: *p.stats}
+	r := report{target: t, enforced: p.enforced, known: p.known && !p.resync, started: p.known, affected: affected, err: err, stats: *p.stats}
 	if err == nil && len(p.holds) == 0 {
 		p.pause.reset()
 		p.retry.Stop()

@@ -147,7 +147,7 @@ func (e *Engine) adapterStatus() *AdapterStatus {
 	switch {
 	case e.inv.err != nil:
 		a.Reason = e.inv.err.Error()
-	case e.inv.empty:
+	case !e.inv.emptySince.IsZero():
 		a.Reason = "no VM is listed; looking again before anything is removed"
 	}
 	return a
@@ -246,6 +246,9 @@ func (x *examiner) nic(k core.NICKey) NICStatus {
 			s.State = Stale
 		}
 		s.Reason = cmp.Or(text(r.affected[k]), text(r.err), "being written")
+		if !r.started { // nobody knows better
+			s.State, s.Reason = Stale, "it is as it was before the start: "+s.Reason
+		}
 	}
 	return s
 }

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/ringwall/ringwall/core"
+	"github.com/ringwall/ringwall/core/plugin/internal/process"
 )
 
 // Config says which program to run and how far to trust it.
@@ -66,6 +67,29 @@ func (c Config) Validate() error {
 		}
 	}
 	return nil
+}
+
+// Program is a plugin's file as it is now.
+type Program struct {
+	Path   string // with links followed
+	SHA256 string // in hexadecimal
+	Pinned bool   // the sum is one of the config's
+}
+
+// Inspect looks at the file and starts nothing. After an error SHA256 is still
+// told where it could be read.
+func (c Config) Inspect() (p Program, err error) {
+	if err := c.Validate(); err != nil {
+		return p, err
+	}
+	if p.Path, err = process.Resolve(c.Path); err == nil {
+		p.SHA256, err = process.Verify(p.Path, c.SHA256)
+	}
+	if err != nil {
+		return p, fmt.Errorf("plugin %s: %w", c.Name, err)
+	}
+	p.Pinned = len(c.SHA256) > 0
+	return p, nil
 }
 
 func (c Config) withDefaults() Config {

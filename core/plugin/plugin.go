@@ -122,21 +122,17 @@ func (p *Plugin) launch(ctx context.Context) (*session, error) {
 	ctx, cancel := context.WithTimeout(ctx, p.cfg.StartTimeout)
 	defer cancel()
 	defer context.AfterFunc(p.life, cancel)()
-	path, err := process.Resolve(p.cfg.Path)
+	// Before every start: an upgrade puts a new file there.
+	program, err := p.cfg.Inspect()
+	p.set(func(s *State) { s.SHA256, s.Pinned = program.SHA256, program.Pinned })
 	if err != nil {
-		return nil, fmt.Errorf("plugin %s: %w", p.cfg.Name, err)
-	}
-	// The sum is taken before every start: an upgrade puts a new file there.
-	sum, err := process.Verify(path, p.cfg.SHA256)
-	p.set(func(s *State) { s.SHA256, s.Pinned = sum, err == nil && len(p.cfg.SHA256) > 0 })
-	if err != nil {
-		return nil, fmt.Errorf("plugin %s: %w", p.cfg.Name, err)
+		return nil, err
 	}
 	if err := process.PrivateDirectory(p.cfg.RunDir); err != nil {
 		return nil, fmt.Errorf("plugin %s: %w", p.cfg.Name, err)
 	}
 	proc, err := process.Start(ctx, process.Command{
-		Name: p.cfg.Name, Path: path, SocketDir: p.cfg.RunDir, StartTimeout: p.cfg.StartTimeout,
+		Name: p.cfg.Name, Path: program.Path, SocketDir: p.cfg.RunDir, StartTimeout: p.cfg.StartTimeout,
 		Logs: p.logs, DialOptions: rpc.DialOptions(),
 	})
 	if err != nil {
@@ -164,7 +160,7 @@ func (p *Plugin) launch(ctx context.Context) (*session, error) {
 		p.state.Backend, p.state.Version = i.Name, i.Version
 	}
 	p.mu.Unlock()
-	p.log.Info("plugin started", "path", path, "sha256", sum, "pid", proc.PID(), "version", p.State().Version)
+	p.log.Info("plugin started", "path", program.Path, "sha256", program.SHA256, "pid", proc.PID(), "version", p.State().Version)
 	return s, nil
 }
 

@@ -192,7 +192,7 @@ func senderDead(q *question) *Opinion {
 }
 
 func senderEstablished(q *question) *Opinion {
-	if q.state == StateEstablished && !q.homeless() {
+	if q.state == StateEstablished && !q.homeless() && !q.frame.Dst.IsGroup() {
 		return pass(core.ReasonEstablished)
 	}
 	return nil
@@ -203,10 +203,13 @@ func senderRelated(q *question) *Opinion {
 		return nil
 	}
 	a, b := relatedEnds(q.frame)
-	if !q.nic.checked() || q.nic.hasAddress(a) || q.nic.hasAddress(b) {
-		return pass(core.ReasonRelated)
+	switch {
+	case q.nic.checked() && !q.nic.hasAddress(a) && !q.nic.hasAddress(b):
+		return drop(core.ReasonNotOwner)
+	case q.frame.Dst.IsGroup():
+		return nil
 	}
-	return drop(core.ReasonNotOwner)
+	return pass(core.ReasonRelated)
 }
 
 // relatedEnds are the ends of the flow that a related packet belongs to: of the
@@ -255,8 +258,8 @@ func dhcpPorts(f core.Family) (server, client uint16) {
 }
 
 func senderDHCPServer(q *question) *Opinion {
-	server, _ := dhcpPorts(q.family)
-	if u, ok := q.udp(); ok && u.SrcPort == server {
+	server, client := dhcpPorts(q.family)
+	if u, ok := q.udp(); ok && (u.SrcPort == server || u.DstPort == client) {
 		return drop(core.ReasonDHCPGuard)
 	}
 	return nil

@@ -64,6 +64,9 @@ func (t *Tracker) step(frames []Frame, from, to, last Port, judge func(State) Ve
 	if !ok {
 		return judge(StateInvalid) // no IP, which has no state, or not well-formed
 	}
+	if len(whole.Tags) > 0 {
+		return judge(StateUnfiltered) // what is tagged is not looked into (bridge-nf-filter-vlan-tagged is 0)
+	}
 	if t.unfiltered[t.bridge(from, to)] && from.Kind != PortRouted && from.Kind != PortHost {
 		return judge(StateUnfiltered)
 	}

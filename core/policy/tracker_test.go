@@ -79,6 +79,10 @@ func TestTracker(t *testing.T) {
 			send("again, as no answer came", out.SYN(1000, 443), nicA, up, rule_),
 			send("answers", reply(policy.SYN|policy.ACK), up, nicA, est),
 			send("speaks", out.TCP(1000, 443, policy.ACK), nicA, up, est),
+			send("a late SYN", out.SYN(1000, 443), nicA, up, est),
+			lose("FIN alone", out.TCP(1000, 443, policy.FIN), nicA, up, core.ReasonInvalid),
+			lose("the client answers", out.TCP(1000, 443, policy.SYN|policy.ACK), nicA, up, core.ReasonInvalid),
+			lose("the server opens", reply(policy.SYN), up, nicA, core.ReasonInvalid),
 			lose("another port", out.Reverse().TCP(443, 1001, policy.SYN|policy.ACK), up, nicA, core.ReasonInvalid),
 			lose("a connection back", out.Reverse().SYN(443, 2000), up, nicA, core.ReasonIngressRules),
 		}},
@@ -131,6 +135,26 @@ func TestTracker(t *testing.T) {
 			send("back", in.Reverse().EchoReply(1), nicA, up, est),
 			lose("another id", in.Reverse().EchoReply(2), nicA, up, core.ReasonInvalid),
 			lose("out", in.Reverse().Echo(1), nicA, up, core.ReasonEgressRules),
+		}},
+		{"ping IPv6", with(rule(core.Rule{Direction: core.Egress, Protocol: core.ProtocolICMPv6})), []step{
+			lose("a reply to nothing", to6.EchoReply(1), nicA, up, core.ReasonInvalid),
+			send("out", to6.Echo(1), nicA, up, rule_),
+			send("back", to6.Reverse().EchoReply(1), up, nicA, est),
+			send("an error about it", to6.Reverse().Unreachable(to6.Echo(1)), up, nicA, rel),
+			lose("a message nobody knows", to6.Packet(policy.ICMPv6{Type: 200}), nicA, up, core.ReasonInvalid),
+			lose("an error about nothing", to6.Packet(policy.ICMPv6{Type: 127}), nicA, up, core.ReasonInvalid),
+			lose("IPv4's ICMP in IPv6", to6.Packet(policy.ICMP{Type: 8}), nicA, up, core.ReasonInvalid),
+		}},
+		{"other protocols", with(rule(allow(core.Egress, core.AnyProtocol, nil))), []step{
+			send("SCTP", out.SCTP(1, 2), nicA, up, rule_),
+			send("SCTP back", out.Reverse().SCTP(2, 1), up, nicA, est),
+			lose("SCTP to another port", out.Reverse().SCTP(2, 3), up, nicA, core.ReasonIngressRules),
+			send("GRE", out.Raw(47), nicA, up, rule_),
+			send("GRE back", out.Reverse().Raw(47), up, nicA, est),
+			lose("ESP is another flow", out.Reverse().Raw(50), up, nicA, core.ReasonIngressRules),
+			lose("TCP cut off in its header", out.Raw(core.ProtocolTCP), nicA, up, core.ReasonInvalid),
+			lose("ICMP cut off", out.Raw(core.ProtocolICMP), nicA, up, core.ReasonInvalid),
+			lose("nothing at all", out.Packet(nil), nicA, up, core.ReasonInvalid),
 		}},
 		{"errors", with(udp), []step{
 			lose("about nothing", in.Unreachable(out.UDP(1000, 9)), up, nicA, core.ReasonInvalid),
@@ -228,6 +252,48 @@ func TestTrackerZones(t *testing.T) {
 	})
 	if f := tr.Flows()[0]; f.Bridge != "br1" || f.From != nicC.NIC || f.To != (core.NICKey{}) {
 		t.Errorf("the flow is %+v", f)
+	}
+}
+
+func TestTrackerFlows(t *testing.T) {
+	rs := compile(t, rule(allow(core.Egress, core.ProtocolTCP, nil)), func(in *policy.Input) {
+		in.Groups[1].Rules = []core.Rule{allow(core.Ingress, core.ProtocolTCP, nil)}
+	})
+	ab := policy.Path{SrcMAC: macA, DstMAC: macB, Src: a4, Dst: b4}
+	tr := policy.NewTracker(rs)
+	run(t, tr, []step{
+		send("to b", ab.SYN(1, 22), nicA, nicB, core.ReasonRule),
+		send("out", toX.SYN(2, 22), nicA, policy.Uplink, core.ReasonRule),
+		send("in", toX.Reverse().SYN(3, 80), policy.Uplink, nicA, core.ReasonRule),
+		send("out is refused", toX.Reverse().TCP(22, 2, policy.RST|policy.ACK), policy.Uplink, nicA, core.ReasonEstablished),
+		send("out again", toX.SYN(2, 22), nicA, policy.Uplink, core.ReasonRule),
+	})
+	flow := func(src, dst netip.Addr, from, to uint16, fromNIC, toNIC core.NICKey) core.Flow {
+		return core.Flow{Bridge: "br0", Protocol: core.ProtocolTCP, Src: src, Dst: dst, SrcPort: from, DstPort: to, From: fromNIC, To: toNIC}
+	}
+	none := core.NICKey{}
+	want := []core.Flow{flow(a4, b4, 1, 22, keyA, keyB), flow(a4, x4, 2, 22, keyA, none), flow(x4, a4, 3, 80, none, keyA)}
+	if d := diff(want, tr.Flows()); d != "" {
+		t.Error(d)
+	}
+	unknown := flow(x4, a4, 4, 80, none, keyA)
+	for _, c := range []struct {
+		does            string
+		revoke, restore []core.Flow
+		want            int
+	}{
+		{"revokes two, one unknown", []core.Flow{want[0], unknown, want[1]}, nil, 2},
+		{"revokes them again", want[:2], nil, 0},
+		{"gives one back, and another that lives", nil, []core.Flow{want[0], want[2], unknown}, 1},
+	} {
+		if got := tr.Revoke(c.revoke, c.restore); got != c.want {
+			t.Errorf("%s: changed %d, want %d", c.does, got, c.want)
+		}
+	}
+	for i, revoked := range []bool{false, true, false} {
+		if tr.Flows()[i].Revoked != revoked {
+			t.Errorf("flow %d is revoked: %v", i, !revoked)
+		}
 	}
 }
 

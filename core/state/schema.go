@@ -19,7 +19,7 @@ type migration func(*bolt.Tx) error
 // change one that was released: add the next.
 var migrations = []migration{
 	func(tx *bolt.Tx) error {
-		for _, name := range [][]byte{groupsBucket, vmsBucket, valuesBucket} {
+		for _, name := range [][]byte{groupsBucket, vmsBucket, valuesBucket, memosBucket} {
 			if _, err := tx.CreateBucket(name); err != nil {
 				return err
 			}
@@ -33,6 +33,7 @@ var (
 	groupsBucket = []byte("groups") // name -> groupRecord
 	vmsBucket    = []byte("vms")    // key -> vmRecord
 	valuesBucket = []byte("values") // source NUL key -> bytes
+	memosBucket  = []byte("memos")  // key -> bytes
 )
 
 const metaKey = "state"
@@ -162,6 +163,11 @@ func read(tx *bolt.Tx) (*Snapshot, error) {
 			body, err := unseal(k, v)
 			source, key, _ := strings.Cut(string(k), "\x00")
 			s.Values[ValueKey{source, key}] = append([]byte{}, body...) // bbolt's memory is its own
+			return err
+		},
+		// Read when asked for, but the pages are looked at with the others.
+		string(memosBucket): func(k, v []byte) error {
+			_, err := unseal(k, v)
 			return err
 		},
 	}

@@ -239,3 +239,34 @@ func TestMigration(t *testing.T) {
 		t.Errorf("the copy holds %+v", s.Snapshot().Groups)
 	}
 }
+
+func TestMemos(t *testing.T) {
+	dir := t.TempDir()
+	s := openIn(t, dir)
+	want := func(want string) {
+		t.Helper()
+		got, err := s.Memo("kept/")
+		if err != nil || string(got) != want {
+			t.Errorf("memo is %q, %v, want %q", got, err, want)
+		}
+	}
+	want("")
+	if err := s.PutMemo("kept/", []byte("x")); err != nil {
+		t.Fatal(err)
+	}
+	want("x")
+	if s.Snapshot().Revision != 0 {
+		t.Error("a memo is no revision")
+	}
+	closed(t, s)
+	s = openIn(t, dir)
+	defer closed(t, s)
+	want("x")
+	if err := errors.Join(s.PutMemo("kept/", nil), s.PutMemo("none", nil)); err != nil {
+		t.Fatal(err)
+	}
+	want("")
+	if err := s.PutMemo("", nil); !errors.Is(err, core.ErrInvalid) {
+		t.Errorf("error is %v", err)
+	}
+}

@@ -74,13 +74,17 @@ func TestBackendExample(t *testing.T) {
 	program := plugintest.Build(t, "./backend-plugin")
 	file := filepath.Join(t.TempDir(), "rules.json")
 	open := func() core.SecurityGroupBackend {
-		d, err := plugintest.Start(t, program).Backend(t.Context())
+		p, err := plugintest.Start(t.Context(), t, program)
+		if err != nil {
+			t.Fatal(err)
+		}
+		d, err := p.Backend(t.Context())
 		if err != nil {
 			t.Fatal(err)
 		}
 		_, err = d.Open(t.Context(), nil)
 		var f *core.FieldError
-		if !errors.As(err, &f) || f.Path != "file" {
+		if !errors.As(err, &f) || f.Path != "backend.settings.file" {
 			t.Errorf("without a file: %v", err)
 		}
 		b, err := d.Open(t.Context(), core.Settings{"file": file})
@@ -151,13 +155,17 @@ func TestAdapterExample(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	d, err := plugintest.Start(t, plugintest.Build(t, "./adapter-plugin")).Adapter(t.Context())
+	p, err := plugintest.Start(t.Context(), t, plugintest.Build(t, "./adapter-plugin"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	d, err := p.Adapter(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
 	_, err = d.Open(t.Context(), core.Settings{"file": file, "interval": "often"})
 	var f *core.FieldError
-	if !errors.As(err, &f) || f.Path != "interval" {
+	if !errors.As(err, &f) || f.Path != "hypervisor.settings.interval" {
 		t.Errorf("got %v", err)
 	}
 	a, err := d.Open(t.Context(), core.Settings{"file": file, "interval": "10ms"})

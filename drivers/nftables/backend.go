@@ -29,7 +29,8 @@ type Backend struct {
 	mu       sync.Mutex // of everything below, and of every transaction
 	links    links.Snapshot
 	topo     topology
-	enforced *enforced // nil until the first Sync
+	enforced *enforced // nil until the first Sync, and when lost says why
+	lost     error     // why what is in force is not known any more
 	guarded  []string  // devices that the netdev chain is hooked to
 	events   map[chan core.Event]bool
 }
@@ -75,7 +76,7 @@ func (b *Backend) Close() error {
 	return errors.Join(b.conn.Close(), b.flows.Close(), b.netns.Close())
 }
 
-func (b *Backend) renderer() renderer { return renderer{b.settings.marks, b.topo} }
+func (b *Backend) renderer() renderer { return renderer{b.settings, b.topo} }
 
 // Sync makes the tables hold exactly r. It reads what is there, in the kernel's
 // words, and sends the difference in one transaction.
@@ -87,11 +88,14 @@ func (b *Backend) Sync(ctx context.Context, r core.Ruleset) error {
 	if err := b.switchNetfilterOn(ctx, topo); err != nil {
 		return err
 	}
-	want := renderer{b.settings.marks, topo}.all(next)
+	want := renderer{b.settings, topo}.all(next)
 	if err := b.replace(ctx, want); err != nil {
+		if errors.Is(err, nft.ErrUnknown) {
+			b.lose(err)
+		}
 		return blame(err, r)
 	}
-	b.enforced, b.topo, b.guarded = next, topo, nil
+	b.enforced, b.topo, b.guarded, b.lost = next, topo, nil, nil
 	b.guardPorts(ctx)
 	return nil
 }
@@ -145,7 +149,7 @@ func (b *Backend) Apply(ctx context.Context, d core.Delta) error {
 		if err := b.switchNetfilterOn(ctx, topo); err != nil {
 			return err
 		}
-		tx = nft.Diff(b.renderer().all(old), renderer{b.settings.marks, topo}.all(next))
+		tx = nft.Diff(b.renderer().all(old), renderer{b.settings, topo}.all(next))
 	} else {
 		before, after := b.renderer().part(old, sc, true), b.renderer().part(next, sc, false)
 		next.keepShared(before, after)
@@ -172,11 +176,15 @@ func (b *Backend) send(ctx context.Context, tx *nft.Tx) error {
 	case err == nil:
 		return nil
 	case errors.Is(err, syscall.ENOENT), errors.Is(err, syscall.EEXIST), errors.Is(err, nft.ErrUnknown):
-		b.enforced = nil
+		b.lose(err)
 		return fmt.Errorf("the tables are not as we left them: %w: %w", err, core.ErrConflict)
 	}
 	return err
 }
+
+// lose: what is in force is not what we believed, or may not be. Nothing
+// follows the links until the next Sync, so Observe must call for one.
+func (b *Backend) lose(why error) { b.enforced, b.lost = nil, why }
 
 // Observe reads the tables back and compares them with what is wanted.
 func (b *Backend) Observe(ctx context.Context) (core.Observation, error) {
@@ -187,6 +195,9 @@ func (b *Backend) Observe(ctx context.Context) (core.Observation, error) {
 		return core.Observation{}, fmt.Errorf("read back the tables: %w", err)
 	}
 	o := core.Observation{Fingerprint: readFingerprint(have)}
+	if b.lost != nil {
+		o.Drift = []core.Drift{{Object: "tables", Difference: "not as they were left: " + b.lost.Error()}}
+	}
 	if b.enforced == nil {
 		return o, nil
 	}
@@ -197,7 +208,7 @@ func (b *Backend) Observe(ctx context.Context) (core.Observation, error) {
 	if err != nil {
 		return core.Observation{}, err
 	}
-	for name := range b.topo.bridges {
+	for name := range b.needNetfilter(b.topo) {
 		if l, ok := now.Bridges[name]; ok && l.NFCall != links.AllNFCall {
 			o.Drift = append(o.Drift, core.Drift{Object: "bridge " + name,
 				Difference: "netfilter is switched off for it (nf_call_iptables, nf_call_ip6tables or nf_call_arptables is 0)"})
@@ -217,6 +228,6 @@ func (b *Backend) Teardown(ctx context.Context) error {
 	if _, err := b.conn.Apply(ctx, nft.Diff(have, nft.State{})); err != nil {
 		return fmt.Errorf("remove the tables: %w", err)
 	}
-	b.enforced, b.guarded = nil, nil
+	b.enforced, b.guarded, b.lost = nil, nil, nil
 	return nil
 }

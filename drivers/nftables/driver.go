@@ -14,7 +14,7 @@
 //     fingerprint are derived from the ruleset or kept in the kernel.
 //
 // Where what is: word.go what conntrack says, carried in the packet mark;
-// skeleton.go hooks and base chains; source.go, egress.go, ingress.go the
+// skeleton.go hooks and base chains; native.go the other datapath; source.go, egress.go, ingress.go the
 // verdict tables of docs/semantics.md; nics.go, groups.go, profiles.go what
 // policies turn into; disjoint.go CIDR x port arithmetic; topology.go bridges,
 // zones and ports; render.go, enforced.go from a ruleset to objects;
@@ -46,7 +46,7 @@ func (driver) Info() core.Info {
 	return core.Info{
 		Name: Name, Version: "1",
 		Settings: []core.SettingInfo{
-			{Name: "datapath", Type: "string", Default: datapathAuto, Choices: []string{datapathAuto, datapathBridgeNetfilter},
+			{Name: "datapath", Type: "string", Default: datapathAuto, Choices: []string{datapathAuto, datapathBridgeNetfilter, datapathNative},
 				Help: "how bridged packets meet conntrack; auto takes what the kernel has"},
 			{Name: "mark_mask", Type: "string", Default: "0x00ffff00",
 				Help: "bits of the packet mark that are ours; the lowest three are used"},
@@ -65,10 +65,15 @@ func (driver) Info() core.Info {
 const (
 	datapathAuto            = "auto"
 	datapathBridgeNetfilter = "br_netfilter"
+	datapathNative          = "native" // nf_conntrack_bridge: native.go
 )
 
 // settings are the parsed settings.
-type settings struct{ marks marks }
+type settings struct {
+	marks    marks
+	datapath string
+	native   bool // what datapath comes to on this kernel; Open knows
+}
 
 func parseSettings(s core.Settings) (settings, error) {
 	text := map[string]string{}
@@ -89,8 +94,8 @@ func parseSettings(s core.Settings) (settings, error) {
 		}
 		text[k] = str
 	}
-	if d := text["datapath"]; d != datapathAuto && d != datapathBridgeNetfilter {
-		return settings{}, &core.FieldError{Path: "backend.settings.datapath", Value: d, Reason: "use auto or br_netfilter"}
+	if d := text["datapath"]; d != datapathAuto && d != datapathBridgeNetfilter && d != datapathNative {
+		return settings{}, &core.FieldError{Path: "backend.settings.datapath", Value: d, Reason: "use auto, br_netfilter or native"}
 	}
 	mask, err := parseMask("backend.settings.mark_mask", text["mark_mask"])
 	if err != nil {
@@ -101,7 +106,7 @@ func parseSettings(s core.Settings) (settings, error) {
 		return settings{}, err
 	}
 	m, err := newMarks(mask, revoked)
-	return settings{marks: m}, err
+	return settings{marks: m, datapath: text["datapath"]}, err
 }
 
 // Open binds a backend to the network namespace of the calling thread.
@@ -113,6 +118,10 @@ func (driver) Open(ctx context.Context, s core.Settings) (core.SecurityGroupBack
 	conn, err := nft.Open(nft.Config{})
 	if err != nil {
 		return nil, fmt.Errorf("open nftables: %w", err)
+	}
+	if parsed.native, err = chooseDatapath(ctx, conn, parsed); err != nil {
+		conn.Close()
+		return nil, err
 	}
 	b, err := newBackend(ctx, conn, parsed, slog.Default())
 	if err != nil {

@@ -53,8 +53,10 @@ func (s skeleton) egressChains() []*nft.Chain {
 		}},
 		{Name: "egress-dhcp", Rules: []nft.Rule{
 			rule(isProtocol(typeIPv4), equal(srcPort, be16(67)), denyOut(core.ReasonDHCPGuard)),
+			rule(isProtocol(typeIPv4), equal(dstPort, be16(68)), denyOut(core.ReasonDHCPGuard)),
 			rule(isProtocol(typeIPv4), equal(srcPort, be16(68)), equal(dstPort, be16(67)), accept()),
 			rule(isProtocol(typeIPv6), equal(srcPort, be16(547)), denyOut(core.ReasonDHCPGuard)),
+			rule(isProtocol(typeIPv6), equal(dstPort, be16(546)), denyOut(core.ReasonDHCPGuard)),
 			rule(isProtocol(typeIPv6), equal(srcPort, be16(546)), equal(dstPort, be16(547)), goTo("egress-dhcp6")),
 		}},
 		{Name: "egress-dhcp6", Rules: []nft.Rule{

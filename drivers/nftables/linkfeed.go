@@ -39,7 +39,7 @@ func (b *Backend) followTopology(ctx context.Context) error {
 		return nil
 	}
 	old := b.renderer()
-	next := renderer{b.settings.marks, topo}
+	next := renderer{b.settings, topo}
 	if tx := nft.Diff(old.topologyPart(), next.topologyPart()); !tx.Empty() {
 		if err := b.send(ctx, tx); err != nil {
 			return err
@@ -51,10 +51,19 @@ func (b *Backend) followTopology(ctx context.Context) error {
 	return nil
 }
 
+// needNetfilter gives the bridges whose netfilter switches are to be on: none
+// where br_netfilter does not carry the datapath.
+func (b *Backend) needNetfilter(t topology) map[string]bridge {
+	if b.settings.native {
+		return nil
+	}
+	return t.bridges
+}
+
 // switchNetfilterOn turns on the calls into netfilter of each managed bridge.
 // The host-wide switches are never touched: they open or close other bridges.
 func (b *Backend) switchNetfilterOn(ctx context.Context, t topology) error {
-	for name := range t.bridges {
+	for name := range b.needNetfilter(t) {
 		if b.links.Bridges[name].NFCall == links.AllNFCall {
 			continue
 		}
@@ -71,7 +80,7 @@ func (b *Backend) switchNetfilterOn(ctx context.Context, t topology) error {
 // repairSwitches puts back what somebody has switched off. Until then the
 // bridge is closed, because nothing passes without conntrack's word.
 func (b *Backend) repairSwitches(ctx context.Context, t topology) error {
-	for name := range t.bridges {
+	for name := range b.needNetfilter(t) {
 		if _, known := b.topo.bridges[name]; known && b.links.Bridges[name].NFCall != links.AllNFCall {
 			b.log.Warn("netfilter was switched off for a managed bridge; switching it on", "bridge", name)
 			defer b.tell(core.Event{Kind: core.EventRepaired, Object: "bridge " + name + ": netfilter was switched off"})

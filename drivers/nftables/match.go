@@ -40,6 +40,7 @@ func ctTuple(key expr.CtKey, size int) operand {
 var (
 	inName   = meta(expr.MetaKeyIIFNAME, 16)
 	outName  = meta(expr.MetaKeyOIFNAME, 16)
+	inType   = meta(expr.MetaKeyIIFTYPE, 2) // ARPHRD_*
 	protocol = meta(expr.MetaKeyPROTOCOL, 2)
 	l4proto  = meta(expr.MetaKeyL4PROTO, 1)
 	ctState  = operand{4, func(reg uint32) expr.Any { return &expr.Ct{Key: expr.CtKeySTATE, Register: reg} }}
@@ -181,8 +182,12 @@ func isPrefix(o operand, s string) []expr.Any {
 }
 
 // toGroupMAC matches multicast and broadcast frames.
-func toGroupMAC() []expr.Any {
-	return masked(etherDst, []byte{1, 0, 0, 0, 0, 0}, expr.CmpOpNeq, make([]byte, 6))
+func toGroupMAC() []expr.Any { return groupBit(expr.CmpOpNeq) }
+
+func toUnicastMAC() []expr.Any { return groupBit(expr.CmpOpEq) }
+
+func groupBit(op expr.CmpOp) []expr.Any {
+	return masked(etherDst, []byte{1, 0, 0, 0, 0, 0}, op, make([]byte, 6))
 }
 
 func verdict(kind expr.VerdictKind, chain ...string) *expr.Verdict {

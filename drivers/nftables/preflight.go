@@ -27,11 +27,13 @@ func (b *Backend) Preflight(ctx context.Context) ([]core.Check, error) {
 type surroundings struct {
 	files    files
 	marks    marks
+	native   bool // br_netfilter does not carry the datapath
 	options  core.Options
 	synced   bool           // the options are those of a ruleset in force
 	links    links.Snapshot // of now, not of the last event
 	foreign  []*nft.Table   // other software's rules, without sets
 	legacy   []legacyTable  // likewise, of iptables-legacy
+	unread   error          // of iptables-legacy: it is in use and cannot be read
 	ipRules  []ipRule
 	expected core.Fingerprint // what should be in the kernel; zero = nothing yet
 	found    core.Fingerprint
@@ -50,7 +52,7 @@ func (b *Backend) preflight(ctx context.Context, f files) ([]core.Check, error) 
 }
 
 func (b *Backend) surroundings(ctx context.Context, f files) (*surroundings, error) {
-	s := &surroundings{files: f, marks: b.settings.marks}
+	s := &surroundings{files: f, marks: b.settings.marks, native: b.settings.native}
 	b.mu.Lock()
 	if b.enforced != nil {
 		s.synced, s.options, s.expected = true, b.enforced.ruleset.Options, b.enforced.fingerprint
@@ -90,8 +92,8 @@ func (b *Backend) surroundings(ctx context.Context, f files) (*surroundings, err
 		if s.ipRules, err = listIPRules(); err != nil {
 			return err
 		}
-		s.legacy, err = listLegacy(f)
-		return err
+		s.legacy, s.unread = listLegacy(f)
+		return nil
 	})
 	return s, err
 }
@@ -150,7 +152,7 @@ func conclude(name, fine string, found []finding) core.Check {
 
 // checkKernel builds the very tables that Sync would.
 func (b *Backend) checkKernel(ctx context.Context) core.Check {
-	s := skeleton{options: core.Options{Bridges: []core.Pattern{"probe*"}, VMPorts: []core.Pattern{"probe*"}, AllowDNS: true}, marks: b.settings.marks}
+	s := skeleton{options: core.Options{Bridges: []core.Pattern{"probe*"}, VMPorts: []core.Pattern{"probe*"}, AllowDNS: true}, marks: b.settings.marks, native: b.settings.native}
 	var found []finding
 	for _, t := range []*nft.Table{s.bridge(), s.ip(fam4), s.ip(fam6), linkLocalGuard([]string{"lo"}, false)} {
 		if err := b.conn.Probe(ctx, t); err != nil {

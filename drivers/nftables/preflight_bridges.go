@@ -16,6 +16,9 @@ func (s *surroundings) checkBridgeNetfilter() core.Check {
 	if _, ok := s.files.values[key]; ok {
 		return core.Check{Name: "br-netfilter", Summary: "bridged packets can be handed to conntrack"}
 	}
+	if s.native {
+		return core.Check{Name: "br-netfilter", Summary: "not loaded, and not needed: bridges track connections themselves"}
+	}
 	return core.Check{Name: "br-netfilter", Status: core.StatusError,
 		Summary:  "br_netfilter is not loaded: no bridged packet would reach conntrack, and every managed port would stay closed",
 		Evidence: s.files.sysctl + "/" + key + ": no such file",
@@ -70,6 +73,9 @@ func (s *surroundings) checkOpenVSwitch() core.Check {
 // checkSwitches looks at the bridges' own switches. The first Sync turns them
 // on; from then on the driver keeps them so.
 func (s *surroundings) checkSwitches() core.Check {
+	if s.native {
+		return core.Check{Name: "bridge-switches", Summary: "not needed: bridges track connections themselves"}
+	}
 	if !s.synced {
 		return core.Check{Name: "bridge-switches", Summary: "netfilter is switched on for each bridge that comes under management"}
 	}

@@ -85,13 +85,28 @@ func (s *surroundings) checkForeignFilters() core.Check {
 	var found []finding
 	for _, b := range s.managed() {
 		for _, t := range s.foreign {
-			found = appendNew(found, s.blockedIn(t, b)...)
+			if t.Family == nft.Bridge || s.meetsIPHooks(b) {
+				found = appendNew(found, s.blockedIn(t, b)...)
+			}
 		}
 		for _, t := range s.legacy {
-			found = appendNew(found, t.blocks(b.Name)...)
+			if s.meetsIPHooks(b) {
+				found = appendNew(found, t.blocks(b.Name)...)
+			}
 		}
 	}
+	if s.unread != nil {
+		found = append(found, finding{core.StatusWarning, "iptables-legacy is in use, and what it drops cannot be read", s.unread.Error(), "apt-get install iptables (or what brings iptables-legacy), then look again"})
+	}
 	return conclude("foreign-filters", "no other firewall drops bridged packets", found)
+}
+
+// meetsIPHooks says whether packets bridged on b meet the ip hooks: always where
+// the datapath needs them there, else when somebody has switched that on, for
+// the bridge or for the whole host.
+func (s *surroundings) meetsIPHooks(b links.Bridge) bool {
+	return !s.native || b.NFCall.IPTables || b.NFCall.IP6Tables ||
+		s.files.values["net/bridge/bridge-nf-call-iptables"] == "1" || s.files.values["net/bridge/bridge-nf-call-ip6tables"] == "1"
 }
 
 // appendNew leaves out what another bridge has brought up.

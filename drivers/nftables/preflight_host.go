@@ -78,7 +78,8 @@ func inNamespace(fd int) (bool, error) {
 
 // watched are the sysctls that Preflight looks at.
 var watched = []string{
-	"net/bridge/bridge-nf-call-iptables", "net/bridge/bridge-nf-filter-vlan-tagged", "net/bridge/bridge-nf-pass-vlan-input-dev",
+	"net/bridge/bridge-nf-call-iptables", "net/bridge/bridge-nf-call-ip6tables",
+	"net/bridge/bridge-nf-filter-vlan-tagged", "net/bridge/bridge-nf-pass-vlan-input-dev",
 	"net/ipv4/fwmark_reflect", "net/ipv6/fwmark_reflect",
 	"net/netfilter/nf_conntrack_tcp_loose", "net/netfilter/nf_conntrack_count", "net/netfilter/nf_conntrack_max",
 }

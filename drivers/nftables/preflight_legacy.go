@@ -72,7 +72,7 @@ func readLegacy(family core.Family, name string) (legacyTable, error) {
 	}
 	ipt, err := iptables.New(iptables.IPFamily(protocol), iptables.Path(t.command()))
 	if err != nil {
-		return t, fmt.Errorf("read %s (install iptables, or unload ip_tables): %w", t.title(), err)
+		return t, fmt.Errorf("read %s: %w", t.title(), err)
 	}
 	chains, err := ipt.ListChains(name)
 	if err != nil {

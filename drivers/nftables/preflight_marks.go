@@ -37,7 +37,7 @@ func (s *surroundings) checkMarks() core.Check {
 		found = append(found, s.clashes(where, u, overwritten)...)
 	}
 	for _, t := range s.foreign {
-		stamped := beforeStamp(t)
+		stamped := beforeStamp(t, s.native)
 		for _, name := range sortedNames(t.Chains) {
 			for _, r := range t.Chains[name].Rules {
 				look(fmt.Sprintf("table %s chain %s: %s", t.TableID, name, t.RuleText(r)), marksOf(r.Exprs), stamped[name])
@@ -113,9 +113,10 @@ func (s *surroundings) way(f finding, taken, ctTaken uint32) string {
 	return "give the other rule a mask of the bits that it needs (iptables: --set-xmark VALUE/MASK, --nfmask, --ctmask; nft: meta mark set meta mark & ~MASK | VALUE)"
 }
 
-// beforeStamp lists the chains that only run in ip prerouting before the stamp:
-// what they write into our bits is overwritten.
-func beforeStamp(t *nft.Table) map[string]bool {
+// beforeStamp lists the chains that only run before the stamp: what they write
+// into our bits is overwritten. The native stamp comes after all of ip
+// prerouting.
+func beforeStamp(t *nft.Table, native bool) map[string]bool {
 	early, late := map[string]bool{}, map[string]bool{}
 	var reach func(name string, into map[string]bool)
 	reach = func(name string, into map[string]bool) {
@@ -134,7 +135,11 @@ func beforeStamp(t *nft.Table) map[string]bool {
 	for name, c := range t.Chains {
 		switch {
 		case c.Base == nil:
-		case t.Family != nft.Bridge && t.Family != nft.NetDev && c.Base.Hook == nft.Prerouting && c.Base.Priority < priorityStamp:
+		case t.Family == nft.NetDev || c.Base.Hook != nft.Prerouting:
+			reach(name, late)
+		case t.Family == nft.Bridge && native && c.Base.Priority < priorityNativeStamp,
+			t.Family == nft.Bridge && !native && c.Base.Priority < 0, // br_netfilter's hook
+			t.Family != nft.Bridge && (native || c.Base.Priority < priorityStamp):
 			reach(name, early)
 		default:
 			reach(name, late)

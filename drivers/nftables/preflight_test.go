@@ -126,7 +126,7 @@ func TestPreflightChangesNothing(t *testing.T) {
 	p.sync()
 	look := func() (out string) {
 		labtest.Check(t, p.host.Do(func() error {
-			b, err := exec.Command("sh", "-c", "nft list ruleset; cat /proc/thread-self/net/ip_tables_names; ip -d link | sed 's/gc_timer *[0-9.]*//; s/ [a-z_]*_timer *[0-9.]*//g'; sysctl net.bridge").CombinedOutput()
+			b, err := exec.Command("sh", "-c", "nft list ruleset; cat /proc/thread-self/net/ip_tables_names; ip -d link | grep -o 'nf_call_[a-z0-9]* [01]'; sysctl net.bridge").CombinedOutput()
 			out = string(b)
 			return err
 		}))
@@ -329,6 +329,37 @@ func TestPreflightSwitches(t *testing.T) {
 
 func (p *patient) reopened() *Backend { return openBackend(p.t, p.host) }
 
+// The native datapath goes without br_netfilter, and without what meets packets
+// there, unless somebody has switched it on all the same.
+func TestPreflightNative(t *testing.T) {
+	p := newPatient(t)
+	p.run("iptables-nft -P FORWARD DROP; iptables-legacy -P FORWARD DROP; nft 'add table ip m; add chain ip m c {type filter hook prerouting priority 0;}; add rule ip m c meta mark set 1'")
+	labtest.Check(t, p.host.SetSysctl(map[string]string{"net.bridge.bridge-nf-call-iptables": "0", "net.bridge.bridge-nf-call-ip6tables": "0"}))
+	s := labtest.Must(p.backend.surroundings(t.Context(), p.files))(t)
+	s.synced, s.options = true, core.Options{Bridges: []core.Pattern{"br*"}}
+	want := func(c core.Check, status core.Status) {
+		t.Helper()
+		if c.Status != status {
+			t.Errorf("%+v, want status %s", c, status)
+		}
+	}
+	want(s.checkSwitches(), core.StatusError)
+	want(s.checkForeignFilters(), core.StatusError)
+	want(s.checkMarks(), core.StatusError)
+	s.native = true
+	want(s.checkSwitches(), core.StatusOK)
+	want(s.checkForeignFilters(), core.StatusOK)
+	want(s.checkMarks(), core.StatusOK)
+	p.run("sysctl -qw net.bridge.bridge-nf-call-iptables=1")
+	s = labtest.Must(p.backend.surroundings(t.Context(), p.files))(t)
+	s.synced, s.options, s.native = true, core.Options{Bridges: []core.Pattern{"br*"}}, true
+	want(s.checkForeignFilters(), core.StatusError)
+	s.files.values = nil
+	want(s.checkBridgeNetfilter(), core.StatusOK)
+	s.native = false
+	want(s.checkBridgeNetfilter(), core.StatusError)
+}
+
 // Not every kernel has Open vSwitch, so its device is made up.
 func TestPreflightOpenVSwitch(t *testing.T) {
 	p := newPatient(t)
@@ -428,6 +459,14 @@ func TestPreflightFlush(t *testing.T) {
 	p.expectHealth()
 	p.write("nftables.service.d/zz.conf", "[Service]\nExecStop=/usr/sbin/nft flush ruleset\n")
 	p.expect("flush-ruleset", core.StatusError)
+}
+
+// A table of iptables-legacy that iptables-legacy does not know.
+func TestPreflightUnreadableLegacy(t *testing.T) {
+	p := newPatient(t)
+	p.files.net = t.TempDir()
+	labtest.Check(t, os.WriteFile(filepath.Join(p.files.net, "ip_tables_names"), []byte("nonsense\n"), 0o644))
+	contains(t, "the evidence", p.expect("foreign-filters", core.StatusWarning).Evidence, "iptables-legacy table nonsense")
 }
 
 func TestPreflightMissingTables(t *testing.T) {

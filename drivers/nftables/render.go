@@ -14,8 +14,8 @@ func hasOddPort(o core.Options, n core.NICPolicy) bool {
 
 // renderer makes nftables objects of a ruleset.
 type renderer struct {
-	marks marks
-	topo  topology
+	settings settings
+	topo     topology
 }
 
 // all renders everything.
@@ -26,7 +26,7 @@ func (r renderer) all(e *enforced) nft.State {
 	for _, n := range e.ruleset.NICs {
 		d.addNIC(elems, e.ruleset.Options, e.sides, n)
 	}
-	d.addTopology(elems, r.topo)
+	r.addTopology(d, elems)
 	bridge := tables[bridgeTable]
 	for name, g := range e.ruleset.Groups {
 		renderGroup(bridge, name, g)
@@ -43,7 +43,7 @@ func (r renderer) all(e *enforced) nft.State {
 }
 
 func (r renderer) skeletonTables(e *enforced) nft.State {
-	s := skeleton{options: e.ruleset.Options, marks: r.marks, oddPorts: e.oddPorts > 0}
+	s := skeleton{options: e.ruleset.Options, marks: r.settings.marks, native: r.settings.native, oddPorts: e.oddPorts > 0}
 	return nft.State{}.Add(s.bridge(), s.ip(fam4), s.ip(fam6))
 }
 
@@ -88,9 +88,16 @@ func (r renderer) part(e *enforced, sc scope, before bool) nft.State {
 // topologyPart renders what hangs on the links alone.
 func (r renderer) topologyPart() nft.State {
 	tables, elems := emptySets(), elements{}
-	defs(tables).addTopology(elems, r.topo)
+	r.addTopology(defs(tables), elems)
 	fill(tables, elems)
 	return tables
+}
+
+func (r renderer) addTopology(d defs, e elements) {
+	d.addTopology(e, r.topo)
+	if r.settings.native {
+		d.addNativeZones(e, r.topo)
+	}
 }
 
 // fill moves collected elements into the sets.

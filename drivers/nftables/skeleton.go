@@ -1,6 +1,7 @@
 package nftables
 
 import (
+	"github.com/google/nftables/binaryutil"
 	"golang.org/x/sys/unix"
 
 	"github.com/ringwall/ringwall/core"
@@ -33,6 +34,7 @@ const (
 type skeleton struct {
 	options core.Options
 	marks   marks
+	native  bool // nf_conntrack_bridge in br_netfilter's place: native.go
 	// oddPorts: some NIC's device is no VM port by its name, so that the
 	// dispatch must look names up as well.
 	oddPorts bool
@@ -84,7 +86,7 @@ func (s skeleton) bridge() *nft.Table {
 	t.AddChain(&nft.Chain{Name: "prerouting-first", Base: filter(nft.Prerouting, priorityFirst),
 		Rules: append(append([]nft.Rule{rule(s.marks.set(wordNone))}, s.toVMPort(inName, "source")...), rule(accept()))})
 	t.AddChain(&nft.Chain{Name: "prerouting-last", Base: filter(nft.Prerouting, priorityLast),
-		Rules: append([]nft.Rule{rule(s.marks.is(wordEst), accept())}, s.toVMPort(inName, "egress")...)})
+		Rules: append([]nft.Rule{rule(s.marks.is(wordEst), toUnicastMAC(), accept())}, s.toVMPort(inName, "egress")...)})
 	t.AddChain(&nft.Chain{Name: "postrouting", Base: filter(nft.Postrouting, 0), Rules: s.toVMPort(outName, "ingress")})
 	// What goes up to the host, to be routed perhaps, leaves our bits behind:
 	// the host's own rules by mark are not disturbed, and what comes down again
@@ -94,6 +96,9 @@ func (s skeleton) bridge() *nft.Table {
 	t.AddChain(&nft.Chain{Name: "output", Base: filter(nft.Output, 0),
 		Rules: []nft.Rule{rule(s.marks.is(wordNone), s.marks.set(wordHost))}})
 	t.AddChain(&nft.Chain{Name: "uplink", Rules: []nft.Rule{rule(accept())}})
+	if s.native {
+		s.addNative(t)
+	}
 	return t
 }
 
@@ -162,28 +167,27 @@ func (s skeleton) ip(f family) *nft.Table {
 	}
 	t.AddChain(&nft.Chain{Name: "not-bridged", Rules: []nft.Rule{rule(notBridged)}})
 
-	t.AddChain(&nft.Chain{Name: "stamp", Base: filter(nft.Prerouting, priorityStamp),
-		Rules: []nft.Rule{rule(in("bridges", inName), dispatch("states", ctState))}})
-	// A flow without an answer is new by every packet, also when it was revoked.
-	t.AddChain(&nft.Chain{Name: "new", Rules: []nft.Rule{
-		rule(s.marks.isRevoked(), goTo("revoked")),
-		rule(s.marks.set(wordNew)),
-	}})
-	t.AddChain(&nft.Chain{Name: "invalid", Rules: []nft.Rule{rule(s.marks.set(wordInvalid))}})
-	t.AddChain(&nft.Chain{Name: "established", Rules: []nft.Rule{
-		rule(s.marks.isRevoked(), goTo("revoked")),
-		rule(s.marks.set(wordEst)),
-	}})
-	t.AddChain(&nft.Chain{Name: "revoked", Rules: []nft.Rule{rule(s.marks.set(wordRevoked))}})
-	t.AddChain(&nft.Chain{Name: "related", Rules: []nft.Rule{
-		rule(s.marks.isRevoked(), goTo("revoked")),
+	if !s.native {
+		t.AddChain(&nft.Chain{Name: "stamp", Base: filter(nft.Prerouting, priorityStamp),
+			Rules: []nft.Rule{rule(in("bridges", inName), dispatch("states", ctState))}})
+	}
+	s.addWords(t, []nft.Rule{
+		rule(in("owner", inName, etherSrc, f.ctSrc), goTo("established")),
+		rule(in("owner", inName, etherSrc, f.ctDst), goTo("established")),
+		rule(in("owner-prefix", inName, etherSrc, f.ctSrc), goTo("established")),
+		rule(in("owner-prefix", inName, etherSrc, f.ctDst), goTo("established")),
+		rule(in("checked", etherSrc), goTo("alien")),
+		// A tunnel's packets have no MAC to look up, and no NIC sent them.
+		rule(notEqual(inType, binaryutil.NativeEndian.PutUint16(unix.ARPHRD_ETHER)), goTo("established")),
 		rule(notIn("checked", etherSrc), goTo("established")),
 		rule(in("owner", inName, etherSrc, f.ctSrc), goTo("established")),
 		rule(in("owner", inName, etherSrc, f.ctDst), goTo("established")),
 		rule(in("owner-prefix", inName, etherSrc, f.ctSrc), goTo("established")),
 		rule(in("owner-prefix", inName, etherSrc, f.ctDst), goTo("established")),
-		rule(s.marks.set(wordAlien)),
-	}})
+		rule(in("checked", etherSrc), goTo("alien")),
+		// What comes out of a tunnel has no MAC to look up, and no NIC sent it.
+		rule(goTo("established")),
+	})
 
 	// br_netfilter shows bridged frames to ip forward too: those come from a
 	// managed bridge and carry a word. The others are routed.
@@ -194,6 +198,24 @@ func (s skeleton) ip(f family) *nft.Table {
 	routed = append(routed, rule(in("bridges", outName), dispatch("states", ctState)))
 	t.AddChain(&nft.Chain{Name: "routed", Base: filter(nft.Forward, priorityRoute), Rules: routed})
 	return t
+}
+
+// addWords adds the chains that the map "states" leads to: each sets a word.
+// related tells those who may speak of a related flow, who go to established,
+// from those who may not.
+func (s skeleton) addWords(t *nft.Table, related []nft.Rule) {
+	revoked := rule(s.marks.isRevoked(), goTo("revoked"))
+	for _, c := range []*nft.Chain{
+		// A flow without an answer is new by every packet, also when it was revoked.
+		{Name: "new", Rules: []nft.Rule{revoked, rule(s.marks.set(wordNew))}},
+		{Name: "invalid", Rules: []nft.Rule{rule(s.marks.set(wordInvalid))}},
+		{Name: "established", Rules: []nft.Rule{revoked, rule(s.marks.set(wordEst))}},
+		{Name: "revoked", Rules: []nft.Rule{rule(s.marks.set(wordRevoked))}},
+		{Name: "alien", Rules: []nft.Rule{rule(s.marks.set(wordAlien))}},
+		{Name: "related", Rules: join([]nft.Rule{revoked}, related)},
+	} {
+		t.AddChain(c)
+	}
 }
 
 // ipSets defines the sets of the ip or ip6 table that links and NICs fill.

@@ -386,12 +386,11 @@ func TestDriverChangedWhileStopped(t *testing.T) {
 			former, next := h.Backend, h.Other
 			driver("fake")
 			t.Run("former", func(t *testing.T) {
-				a := open(t, h, nil)
+				a := open(t, h, func(o *agent.Options) { o.Standalone = true })
+				if _, err := a.Status(t.Context(), api.Empty{}); err != nil { // has settled, and is remembered
+					t.Fatal(err)
+				}
 				apply(t, a, api.ApplyRequest{Manifest: groups + vms})
-				waitFor(t, func() bool { // the driver is remembered
-					c := h.Other.Count(coretest.Teardown)
-					return !standalone || c > 0
-				})
 			})
 			want := former.Fingerprint()
 			teardowns := former.Count(coretest.Teardown)

@@ -1,6 +1,7 @@
 package plugintest
 
 import (
+	"context"
 	"crypto/sha256"
 	"encoding/hex"
 	"log/slog"
@@ -27,24 +28,27 @@ func Build(t testing.TB, pkg string) string {
 }
 
 // Start starts a program under its pin, in the network namespace of the
-// calling thread, and stops it after the test. Its log is the test's.
-func Start(t testing.TB, program string) *plugin.Plugin {
-	t.Helper()
+// calling thread, and stops it after the test. Its warnings go to the test's
+// log. It may be called from any goroutine of the test.
+func Start(ctx context.Context, t testing.TB, program string) (*plugin.Plugin, error) {
 	b, err := os.ReadFile(program)
 	if err != nil {
-		t.Fatal(err)
+		return nil, err
 	}
 	sum := sha256.Sum256(b)
+	// t.TempDir has the test's name in it, and may be too long for a socket.
+	run, err := os.MkdirTemp("", "plugin")
+	if err != nil {
+		return nil, err
+	}
+	t.Cleanup(func() { os.RemoveAll(run) })
 	p, err := plugin.New(plugin.Config{
-		Name: filepath.Base(program), Path: program, SHA256: []string{hex.EncodeToString(sum[:])},
-		RunDir: filepath.Join(t.TempDir(), "run"), Logger: slog.New(slog.NewTextHandler(t.Output(), nil)),
+		Name: filepath.Base(program), Path: program, SHA256: []string{hex.EncodeToString(sum[:])}, RunDir: run,
+		Logger: slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelWarn})),
 	})
 	if err != nil {
-		t.Fatal(err)
+		return nil, err
 	}
 	t.Cleanup(p.Stop)
-	if err := p.Start(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	return p
+	return p, p.Start(ctx)
 }

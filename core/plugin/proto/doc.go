@@ -9,3 +9,4 @@ package pb
 
 //go:generate go run github.com/bufbuild/buf/cmd/buf@v1.75.0 lint
 //go:generate go run github.com/bufbuild/buf/cmd/buf@v1.75.0 generate
+//go:generate sh -c "sha256sum *.proto *.pb.go buf.gen.yaml >generated.sum"

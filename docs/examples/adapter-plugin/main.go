@@ -28,12 +28,12 @@ func (driver) Info() core.Info {
 func (d driver) Open(_ context.Context, s core.Settings) (core.HypervisorAdapter, error) {
 	a := &adapter{interval: time.Second, info: d.Info()}
 	if a.file, _ = s["file"].(string); a.file == "" {
-		return nil, &core.FieldError{Path: "file", Reason: "missing; name the file that lists the VMs"}
+		return nil, &core.FieldError{Path: "hypervisor.settings.file", Reason: "missing; name the file that lists the VMs"}
 	}
 	if text, ok := s["interval"].(string); ok {
 		var err error
 		if a.interval, err = time.ParseDuration(text); err != nil || a.interval <= 0 {
-			return nil, &core.FieldError{Path: "interval", Value: text, Reason: "not a duration; write 1s or 500ms"}
+			return nil, &core.FieldError{Path: "hypervisor.settings.interval", Value: text, Reason: "not a duration; write 1s or 500ms"}
 		}
 	}
 	return a, nil

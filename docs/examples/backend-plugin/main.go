@@ -33,7 +33,7 @@ func (driver) Info() core.Info {
 func (d driver) Open(_ context.Context, s core.Settings) (core.SecurityGroupBackend, error) {
 	file, _ := s["file"].(string)
 	if file == "" {
-		return nil, &core.FieldError{Path: "file", Reason: "missing; name the file that the device reads"}
+		return nil, &core.FieldError{Path: "backend.settings.file", Reason: "missing; name the file that the device reads"}
 	}
 	return &point{file: file, info: d.Info()}, nil
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"sync/atomic"
 	"time"
 
 	"google.golang.org/grpc"
@@ -29,15 +30,25 @@ type Options struct {
 	Logger *slog.Logger
 }
 
+// A caller whose own deadline is shorter than the timeout would never see a
+// plugin that hangs replaced. So maxOverdue calls in a row that got no answer
+// in minOverdue or longer count as well.
+const (
+	minOverdue = 5 * time.Second
+	maxOverdue = 3
+)
+
 // Client talks to one plugin.
 type Client struct {
-	conn grpc.ClientConnInterface
-	opts Options
+	conn       grpc.ClientConnInterface
+	opts       Options
+	minOverdue time.Duration
+	overdue    atomic.Int32 // calls in a row
 }
 
 // NewClient makes a Client of a connection made with DialOptions.
 func NewClient(conn grpc.ClientConnInterface, opts Options) *Client {
-	return &Client{conn, opts}
+	return &Client{conn: conn, opts: opts, minOverdue: minOverdue}
 }
 
 // Description is what a plugin serves; nil is not served.
@@ -76,8 +87,10 @@ func (c *Client) Describe(ctx context.Context) (d Description, err error) {
 func (c *Client) call(ctx context.Context, method string, timeout time.Duration, f func(context.Context) error) error {
 	limited, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
+	began := time.Now()
 	err := f(limited)
 	if err == nil {
+		c.overdue.Store(0)
 		return nil
 	}
 	if status.Code(err) == codes.DeadlineExceeded {
@@ -91,6 +104,12 @@ func (c *Client) call(ctx context.Context, method string, timeout time.Duration,
 		err = fmt.Errorf("plugin %s did not answer %s within %s; it is restarted: %w", c.opts.Plugin, method, timeout, core.ErrNotReady)
 		c.opts.Failed(err)
 		return err
+	}
+	switch {
+	case ctx.Err() == nil:
+		c.overdue.Store(0)
+	case time.Since(began) >= c.minOverdue && c.overdue.Add(1) >= maxOverdue:
+		c.opts.Failed(fmt.Errorf("plugin %s left %d calls in a row unanswered", c.opts.Plugin, maxOverdue))
 	}
 	return c.explain(ctx, method, err)
 }

@@ -11,7 +11,7 @@ import (
 
 // Message types and attributes of <linux/netfilter/nfnetlink_conntrack.h>.
 const (
-	ctNew    = unix.NFNL_SUBSYS_CTNETLINK<<8 | 0
+	ctNew    = unix.NFNL_SUBSYS_CTNETLINK << 8 // IPCTNL_MSG_CT_NEW is 0
 	ctGet    = unix.NFNL_SUBSYS_CTNETLINK<<8 | 1
 	ctDelete = unix.NFNL_SUBSYS_CTNETLINK<<8 | 2
 

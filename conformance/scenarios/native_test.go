@@ -1,0 +1,50 @@
+package scenarios_test
+
+import (
+	"bytes"
+	"context"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"testing"
+	"time"
+
+	"github.com/ringwall/ringwall/conformance/guests"
+)
+
+// failed finds the tests that failed in the output of a test binary.
+var failed = regexp.MustCompile(`(?m)^ *--- FAIL: \S+/\S+`)
+
+// The native datapath needs nf_conntrack_bridge: the scenarios run in a guest
+// whose kernel has it.
+func TestNFTablesNativeInGuest(t *testing.T) {
+	t.Parallel()
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Minute)
+	defer cancel()
+	dir := t.TempDir()
+	binary := filepath.Join(dir, "scenarios.test")
+	build := exec.CommandContext(ctx, "go", "test", "-c", "-o", binary, ".")
+	build.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := build.CombinedOutput(); err != nil {
+		t.Fatalf("go test -c: %v\n%s", err, out)
+	}
+	image, err := guests.BuildImage(ctx, filepath.Join(dir, "initrd"), guests.ImageOptions{
+		Modules: guests.PacketLabModules, Files: map[string]string{"bin/scenarios.test": binary},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	r, err := guests.Run(ctx, guests.RunSpec{Image: image, Memory: 1024, CPUs: 2, Argv: []string{
+		"/bin/scenarios.test", "-test.run=^TestNFTables$", "-test.parallel=16", "-datapath=native",
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range failed.FindAll(r.Output, -1) {
+		t.Errorf("%s", bytes.TrimSpace(name))
+	}
+	if r.Status != 0 || t.Failed() {
+		t.Fatalf("the scenarios ended with status %d\n%s", r.Status, r.Output)
+	}
+}
