@@ -10,9 +10,10 @@ LDFLAGS := -s -w -X github.com/ringwall/ringwall/cmd/internal/version.number=$(V
 GOLANGCI    := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 
-# How much of the generated tests `make test` runs, and from which seed.
-SEED  ?= 1
-SHARE ?= 200
+# How many generated policies `make test` plays, and from which seed (0 = of
+# the day; a failure prints it).
+POLICIES ?= 200
+SEED     ?= 1
 
 .PHONY: help build demo test certify lint generate bench clean
 
@@ -31,11 +32,11 @@ demo: ## install what is missing, build, and show the main job on real packets
 
 test: ## install what is missing, run the tests: unit, scenarios, a seeded share of the generated ones
 	@.ci/setup test
-	@.ci/test
+	@RINGWALL_POLICIES=$(POLICIES) RINGWALL_SEED=$(SEED) .ci/test
 
 certify: ## run everything: all generated tests, fuzzing, soak
 	@.ci/setup test
-	@CERTIFY=1 .ci/test
+	@CERTIFY=1 RINGWALL_POLICIES=2000 RINGWALL_SEED=0 .ci/test
 
 lint: ## gofmt, go vet, staticcheck, golangci-lint
 	@out=$$(gofmt -l $$(git ls-files '*.go')); [ -z "$$out" ] || { echo "not gofmt-ed:"; echo "$$out"; exit 1; }

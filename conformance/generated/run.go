@@ -34,7 +34,7 @@ func Run(t *testing.T, target scenarios.Target) {
 	s := build(t, target, shape)
 	shape.Only = s.Backend.Info().Features
 	// rapid takes its numbers from flags alone.
-	settings := map[string]string{"rapid.checks": strconv.Itoa(n), "rapid.nofailfile": "true", "rapid.shrinktime": "60s"}
+	settings := map[string]string{"rapid.checks": strconv.Itoa(n), "rapid.nofailfile": "true", "rapid.shrinktime": "30s"}
 	if seed := number(t, seedEnv, 0); seed != 0 {
 		settings["rapid.seed"] = strconv.Itoa(seed)
 	}

@@ -35,8 +35,8 @@ func TestNFTablesNativeInGuest(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r, err := guests.Run(ctx, guests.RunSpec{Image: image, Memory: 1024, CPUs: 2, Argv: []string{
-		"/bin/scenarios.test", "-test.run=^TestNFTables$", "-test.parallel=16", "-datapath=native",
+	r, err := guests.Run(ctx, guests.RunSpec{Image: image, Memory: 2048, CPUs: 2, Argv: []string{
+		"/bin/scenarios.test", "-test.run=^TestNFTables$", "-test.parallel=4", "-datapath=native",
 	}})
 	if err != nil {
 		t.Fatal(err)

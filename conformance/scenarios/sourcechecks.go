@@ -73,7 +73,7 @@ func SourceChecks() []Scenario {
 				{Name: "own to vm", From: "vnet0", To: "vnet1", Frame: e.ab.UDP(1, 6), Want: true},
 			},
 		}, Scenario{
-			Name: "spoofing allowed/" + n, Rows: []string{"sender note 2", "sender 8", "sender 10", "sender 11", "receiver 7"}, World: spoofer(),
+			Name: "spoofing allowed/" + n, Rows: []string{"sender note 2", "sender 8", "sender 10", "sender 11", "receiver 6", "receiver 7"}, World: spoofer(),
 			Steps: []Step{
 				{Name: "foreign address", From: "vnet0", To: "uplink", Frame: policy.Path{SrcMAC: macA, DstMAC: macU, Src: foreign, Dst: e.u}.UDP(1, 4), Want: true},
 				{Name: "foreign mac", From: "vnet0", To: "uplink", Frame: policy.Path{SrcMAC: macC, DstMAC: macU, Src: foreign, Dst: e.u}.UDP(1, 5), Want: true},
@@ -83,6 +83,7 @@ func SourceChecks() []Scenario {
 				{Name: "hears others' addresses by rule", From: "uplink", To: "vnet0", Frame: policy.Path{SrcMAC: macU, DstMAC: macA, Src: e.u, Dst: foreign}.UDP(9, 4000), Want: true},
 				{Name: "rules stay", From: "uplink", To: "vnet0", Frame: policy.Path{SrcMAC: macU, DstMAC: macA, Src: e.u, Dst: foreign}.UDP(9, 4001), Reason: core.ReasonIngressRules},
 				{Name: "no ra", From: "vnet0", To: "uplink", Frame: policy.RouterAdvertisement(macA, macA.LinkLocal()), Reason: core.ReasonRAGuard},
+				{Name: "hears arp for macs of its own making", From: "uplink", To: "vnet0", Frame: policy.Path{SrcMAC: macU, DstMAC: macC, Src: u4, Dst: c4}.ARPReply(), Want: true},
 			},
 		})
 	}

@@ -50,72 +50,80 @@ func (m *Model) Flood(s Shot) (map[string]policy.Verdict, error) {
 	router := m.layout.router(from.bridge)
 	switch {
 	case from.label == "x":
-		m.floodFromX(f, at)
-	case f.Dst.IsBridgeReserved() && f.Dst[5] != 0:
-		// Bridges forward none of these (but :00, where no STP runs).
+		m.floodFromX(f, from, at)
+	case f.Dst.IsBridgeReserved() && f.Dst[5] != 0 && !from.isHost():
+		// Bridges forward none of these (but :00, where no STP runs). What the
+		// host itself sends by the bridge goes out of every port.
 	case f.Dst == router && !from.isHost():
 		m.floodRouter(f, from, at)
 	default:
-		m.eachPort(from.bridge, from.label, func(p place) { at[p.label] = m.ask(s.Frames, from.port, p.port) })
+		places := m.ports(from.bridge, from.label)
 		if f.Dst.IsGroup() && !from.isHost() {
-			at[from.bridge] = m.ask(s.Frames, from.port, policy.Host)
+			places = append(places, place{label: from.bridge, port: policy.Host})
 		}
+		spread(at, places, func(to ...policy.Port) []policy.Verdict { return m.Tracker.StepAll(s.Frames, from.port, to...) })
 	}
 	return at, nil
 }
 
-func (m *Model) ask(frames []policy.Frame, from, to policy.Port) policy.Verdict {
-	if len(frames) > 1 || frames[0].Family() != 0 && !frames[0].IP.Fragment.Whole() {
-		return m.Tracker.StepDatagram(frames, from, to)
+// spread puts the verdicts of many ports where they belong.
+func spread(at map[string]policy.Verdict, places []place, step func(to ...policy.Port) []policy.Verdict) {
+	to := make([]policy.Port, len(places))
+	for i, p := range places {
+		to[i] = p.port
 	}
-	return m.Tracker.Step(frames[0], from, to)
+	for i, v := range step(to...) {
+		at[places[i].label] = v
+	}
 }
 
 // floodRouter is what a frame to the router's MAC comes to: up to the host, and
 // on to where it is routed.
 func (m *Model) floodRouter(f policy.Frame, from place, at map[string]policy.Verdict) {
 	up := func(v policy.Verdict) { at[from.bridge] = policy.Verdict{Allowed: v.Sender.Pass, Opinion: v.Sender} }
-	r, known := m.route(f)
+	r, ok := m.route(f, from)
 	switch {
 	case f.IP == nil || m.isLocal(f.IP.Dst):
 		up(m.Tracker.Step(f, from.port, policy.Host))
-	case !m.routable(f):
+	case !ok:
 		// Dropped by the router, before any flow is remembered.
 		up(m.Tracker.StepRouted(f, f, from.port, policy.Closed))
-	case known:
-		var last policy.Verdict
-		m.eachPort(r.Bridge, "", func(p place) {
-			last = m.Tracker.StepRouted(f, m.routedBy(f, r), from.port, p.port)
-			at[p.label] = last
-		})
-		up(last)
+	case r.Bridge == "":
+		at["x"] = m.Tracker.StepRouted(f, f, from.port, policy.Routed)
+		up(at["x"])
 	default:
-		v := m.Tracker.StepRouted(f, f, from.port, policy.Routed)
-		at["x"] = v
-		up(v)
+		places := m.ports(r.Bridge, "")
+		spread(at, places, func(to ...policy.Port) []policy.Verdict {
+			return m.Tracker.StepRoutedAll(f, m.routedBy(f, r), from.port, to...)
+		})
+		up(at[places[0].label])
 	}
 }
 
-func (m *Model) floodFromX(f policy.Frame, at map[string]policy.Verdict) {
-	r, known := m.route(f)
+func (m *Model) floodFromX(f policy.Frame, from place, at map[string]policy.Verdict) {
+	r, ok := m.route(f, from)
 	switch {
 	case m.isLocal(f.IP.Dst):
 		m.Tracker.Step(f, policy.Routed, policy.Host)
-	case known:
-		m.eachPort(r.Bridge, "", func(p place) { at[p.label] = m.Tracker.Step(m.routedBy(f, r), policy.Routed, p.port) })
-	case m.routable(f):
+	case !ok:
+	case r.Bridge == "":
 		at["x"] = m.Tracker.Step(f, policy.Routed, policy.Routed) // back where it came from
+	default:
+		spread(at, m.ports(r.Bridge, ""), func(to ...policy.Port) []policy.Verdict {
+			return m.Tracker.StepAll([]policy.Frame{m.routedBy(f, r)}, policy.Routed, to...)
+		})
 	}
 }
 
-// eachPort visits the ports of a bridge, NICs first: a flow belongs to the
-// first that takes it.
-func (m *Model) eachPort(bridge, except string, visit func(place)) {
+// ports lists those of a bridge, NICs first: a flow belongs to the first that
+// takes it.
+func (m *Model) ports(bridge, except string) (out []place) {
 	for _, s := range m.layout.seats {
 		if s.bridge == bridge && s.label != except {
-			visit(m.placeOf(s))
+			out = append(out, m.placeOf(s))
 		}
 	}
+	return out
 }
 
 func (m *Model) isLocal(a netip.Addr) bool {
@@ -127,34 +135,33 @@ func (m *Model) isLocal(a netip.Addr) bool {
 	return slices.ContainsFunc(hostX, func(p netip.Prefix) bool { return p.Addr() == a })
 }
 
-func (m *Model) route(f policy.Frame) (Route, bool) {
-	if f.Family() == 0 || !m.routable(f) {
-		return Route{}, false
+// route says where the host sends a packet on that came from a bridge, or from
+// x: by a route to a bridge, or with Bridge empty to x. Not ok: nowhere.
+func (m *Model) route(f policy.Frame, from place) (r Route, ok bool) {
+	if f.Family() == 0 || len(f.Tags) > 0 || f.IP.HopLimit <= 1 || m.isLocal(f.IP.Src) {
+		return r, false
 	}
-	i := slices.IndexFunc(m.World.Routes, func(r Route) bool { return r.Addr == f.IP.Dst })
-	if i < 0 {
-		return Route{}, false
+	for _, a := range []netip.Addr{f.IP.Src, f.IP.Dst} {
+		if a.IsMulticast() || a.IsLoopback() || a == policy.Broadcast || a == netip.IPv4Unspecified() {
+			return r, false
+		}
 	}
-	return m.World.Routes[i], true
+	if f.IP.Dst.IsUnspecified() || f.IP.Dst.Is6() && f.IP.Dst.IsLinkLocalUnicast() {
+		return r, false
+	}
+	if i := slices.IndexFunc(m.World.Routes, func(r Route) bool { return r.Addr == f.IP.Dst }); i >= 0 {
+		r = m.World.Routes[i]
+	}
+	// What stays on its link may come from a link-local address, and from none
+	// (Linux, ip6_forward).
+	stays := r.Bridge == from.bridge
+	narrow := f.IP.Src.IsUnspecified() || f.IP.Src.Is6() && f.IP.Src.IsLinkLocalUnicast()
+	return r, stays || !narrow
 }
 
 // routedBy is the frame as it leaves by a route.
 func (m *Model) routedBy(f policy.Frame, r Route) policy.Frame {
 	return f.From(m.layout.router(r.Bridge)).To(r.MAC).WithHopLimit(f.IP.HopLimit - 1)
-}
-
-// routable: what a router passes on (RFC 1812 5.3.7, RFC 4291 2.5.6).
-func (m *Model) routable(f policy.Frame) bool {
-	if f.Family() == 0 || len(f.Tags) > 0 {
-		return false
-	}
-	zero := netip.MustParsePrefix("0.0.0.0/8")
-	for _, a := range []netip.Addr{f.IP.Src, f.IP.Dst} {
-		if a.IsUnspecified() || a.IsMulticast() || a.IsLoopback() || a == policy.Broadcast || zero.Contains(a) || a.Is6() && a.IsLinkLocalUnicast() {
-			return false
-		}
-	}
-	return f.IP.HopLimit > 1 && !m.isLocal(f.IP.Src)
 }
 
 // Volley fires shots in order, all before looking, and says at which ports
@@ -233,7 +240,9 @@ func (r *Running) disagreement(s Shot, want map[string]policy.Verdict, got map[s
 // Hail has the host's IP stack send a packet of its own to a neighbour.
 func (r *Running) Hail(ctx context.Context, bridge string, f policy.Frame) error {
 	want := map[string]policy.Verdict{}
-	r.eachPort(bridge, "", func(p place) { want[p.label] = r.Tracker.Step(f, policy.Host, p.port) })
+	spread(want, r.Model.ports(bridge, ""), func(to ...policy.Port) []policy.Verdict {
+		return r.Tracker.StepAll([]policy.Frame{f}, policy.Host, to...)
+	})
 	expected := 0
 	for _, v := range want {
 		if v.Allowed {

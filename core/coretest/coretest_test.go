@@ -30,7 +30,9 @@ func ruleset(groups ...string) core.Ruleset {
 	return r
 }
 
-func diff(from, to core.Ruleset) core.Delta { return policy.Diff(policy.Version(from), policy.Version(to)) }
+func diff(from, to core.Ruleset) core.Delta {
+	return policy.Diff(policy.Version(from), policy.Version(to))
+}
 
 func TestBackendSyncAndApply(t *testing.T) {
 	b := &FakeBackend{}

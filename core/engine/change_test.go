@@ -390,3 +390,58 @@ func TestStoppedEngineAnswers(t *testing.T) {
 		}
 	})
 }
+
+// busy keeps the writer busy, so that what comes meanwhile is one batch.
+func (h *host) busy() (release func()) {
+	gate := make(chan struct{})
+	go func() {
+		_, _ = h.Change(context.Background(), func(*state.Tx) error { <-gate; return nil })
+	}()
+	synctest.Wait()
+	return func() { close(gate) }
+}
+
+// later makes a change and waits until it is in the queue.
+func (h *host) later(change func(*state.Tx) error) <-chan error {
+	answer := make(chan error, 1)
+	go func() {
+		_, err := h.Change(context.Background(), change)
+		answer <- err
+	}()
+	synctest.Wait()
+	return answer
+}
+
+func TestRefusedChangeDoesNotSpoilTheNext(t *testing.T) {
+	onHost(t, running(1), func(h *host) {
+		h.must(put(tcp("web", 80)))
+		release := h.busy()
+		bad := record(1, "nobody")
+		bad.Source = state.SourceManifest
+		first := h.later(put(bad))
+		second := h.later(put(record(1, "web"))) // conflicts with the first, if that stood
+		release()
+		if err := <-first; !errors.Is(err, core.ErrInvalid) {
+			t.Errorf("the bad change: %v", err)
+		}
+		if err := <-second; err != nil {
+			t.Errorf("the good change: %v", err)
+		}
+	})
+}
+
+func TestNoChangeIsBlamedForTheInventory(t *testing.T) {
+	onHost(t, running(1), func(h *host) {
+		h.must(put(tcp("web", 80), record(1, "web")))
+		for n := 2; n < 30; n++ { // which comes first is up to chance
+			release := h.busy()
+			h.adapter.Put(labelled(n, "nobody"))
+			synctest.Wait()
+			answer := h.later(put(tcp("web", uint16(n))))
+			release()
+			if err := <-answer; err != nil {
+				t.Fatal(err)
+			}
+		}
+	})
+}

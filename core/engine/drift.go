@@ -27,6 +27,13 @@ func (p *point) inspect(ctx context.Context) {
 	if len(o.Drift) > 0 || o.Fingerprint != p.enforced.Fingerprint {
 		p.repair(ctx, o)
 	}
+	// A flow can be opened past one of its ends: its first packet flooded to an
+	// uplink and a VM, allowed at the one and denied at the other. No change of
+	// policy follows that would have it found.
+	p.sweep = sweepTightened
+	if err := p.sweepFlows(ctx); err != nil {
+		p.log.Warn("flows could not be looked at", "error", err)
+	}
 	closed := p.closedPorts(ctx)
 	p.publish(func(r *report) { r.watchErr, r.closed, r.stats = nil, closed, *p.stats })
 }

@@ -105,14 +105,24 @@ func TestBackendThatFightsBack(t *testing.T) {
 }
 
 func TestEventsEndAndBeginAnew(t *testing.T) {
-	onHost(t, running(1, 2), func(h *host) {
-		h.backend.FailNext(coretest.Events, nil)
+	onHost(t, func(h *host, o *Options) {
+		running(1, 2)(h, o)
+		o.Timing.Observe = time.Hour
+		h.backend.Fail(coretest.Events, core.ErrNotReady)
+	}, func(h *host) {
 		twoVMs(h)
-		h.backend.Emit(core.Event{Kind: core.EventLost})
-		h.backend.Emit(core.Event{Kind: core.EventRepaired, Object: "nf_call_iptables"})
-		quiet()
-		if n := h.backend.Count(coretest.Observe); n == 0 {
-			t.Error("nobody looked")
+		rest(10 * time.Minute)
+		h.backend.Tamper(flushed, wipe) // nobody hears it
+		h.backend.Fail(coretest.Events, nil)
+		rest(2 * time.Minute)
+		h.converged()
+		for _, kind := range []core.EventKind{core.EventLost, core.EventRepaired, core.EventPorts} {
+			before := h.backend.Count(coretest.Observe)
+			h.backend.Emit(core.Event{Kind: kind})
+			quiet()
+			if h.backend.Count(coretest.Observe) == before {
+				t.Errorf("nobody looked after %s", kind)
+			}
 		}
 	})
 }

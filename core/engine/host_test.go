@@ -30,9 +30,8 @@ type host struct {
 	store   *state.Store
 	backend *coretest.FakeBackend
 	adapter *coretest.FakeAdapter
-	devices map[string]int  // device -> VM that had it last
-	asked   map[string]bool // NIC and groups that were ever wanted
-	stop    func()          // ends Run and lets go of the state
+	devices map[string]int // device -> VM that had it last
+	stop    func()         // ends Run and lets go of the state
 }
 
 var testOptions = core.Options{Bridges: []core.Pattern{"br*"}, VMPorts: []core.Pattern{"vnet*", "tap*"}}

@@ -157,14 +157,17 @@ func TestRefreshAfterLostStart(t *testing.T) {
 	onHost(t, nil, func(h *host) {
 		rest(10 * time.Second)
 		h.adapter.Deaf(true)
-		h.adapter.Put(instance(1))
-		r := h.must(put(tcp("web", 80), record(1, "web")))
-		wantState(t, r.NICs[0], Pending, "")
-		if err := h.Refresh(context.Background()); err != nil {
-			t.Fatal(err)
+		h.must(put(tcp("web", 80)))
+		for n := 1; n <= 20; n++ {
+			h.adapter.Put(instance(n))
+			r := h.must(put(record(n, "web")))
+			wantState(t, r.NICs[0], Pending, "")
+			if err := h.Refresh(context.Background()); err != nil {
+				t.Fatal(err)
+			}
+			r = h.must(put(record(n, "web")))
+			wantState(t, r.NICs[0], Enforced, "")
 		}
-		r = h.must(put(record(1, "web")))
-		wantState(t, r.NICs[0], Enforced, "")
 	})
 }
 
@@ -287,10 +290,13 @@ func TestRecordsOfGoneVMs(t *testing.T) {
 		h.adapter.Resync()
 		quiet()
 		has("23") // an empty List that nobody believes yet
-		h.adapter.Blind(false)
 		h.stop()
+		h.adapter.Blind(false)
 		h.adapter.Stop(key(3))
+		h.adapter.Blind(true)
 		h.start(gone)
+		has("23")
+		rest(10 * time.Second)
 		has("2")
 	})
 }

@@ -137,3 +137,16 @@ func TestNICsByMAC(t *testing.T) {
 		}
 	})
 }
+
+// A port that nothing closes is not called closed.
+func TestOddDeviceWithoutPolicyIsOpen(t *testing.T) {
+	onHost(t, nil, func(h *host) {
+		in := instance(1)
+		in.VM.NICs[0].Binding.Devices = []string{"odd0"}
+		h.adapter.Put(in)
+		h.adapter.Put(instance(2))
+		quiet()
+		h.wantState(1, Unmanaged, "pass like an uplink")
+		h.wantState(2, Closed, "no source")
+	})
+}

@@ -116,8 +116,10 @@ func (*garbageBackend) Counters(*pb.CountersRequest, grpc.ServerStreamingServer[
 // Flows never ends.
 func (*garbageBackend) Flows(_ *pb.FlowsRequest, s grpc.ServerStreamingServer[pb.FlowsResponse]) error {
 	m := &pb.FlowsResponse{}
-	for range 5000 {
-		m.Flows = append(m.Flows, &pb.Flow{Src: make([]byte, 16), Dst: make([]byte, 16), Bridge: strings.Repeat("b", 100)})
+	long := strings.Repeat("b", 255)
+	key := &pb.NICKey{Vm: long, Mac: []byte{2, 0, 0, 0, 0, 1}}
+	for range 1000 {
+		m.Flows = append(m.Flows, &pb.Flow{Src: make([]byte, 16), Dst: make([]byte, 16), Bridge: long, From: key, To: key})
 	}
 	for {
 		if err := s.Send(m); err != nil {

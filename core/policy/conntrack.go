@@ -151,6 +151,12 @@ func (t TCP) valid() bool {
 	return false
 }
 
+// reopens: the packet starts a new flow in place of one that ended. After RST
+// only the client may; after both FINs the roles may change.
+func (e *entry) reopens(m TCP, reply bool) bool {
+	return e.tcp == tcpClosed && m.kind() == SYN && (!reply || e.fins == [2]bool{true, true})
+}
+
 // follow moves a TCP flow on by a packet of it. Not ok: the packet is invalid,
 // and the flow stays.
 func (e *entry) follow(m TCP, reply bool) (ok bool) {
@@ -169,7 +175,7 @@ func (e *entry) follow(m TCP, reply bool) (ok bool) {
 		case k.Has(SYN):
 			e.tcp = tcpOpen
 		}
-	case e.tcp == tcpOpen && (k == SYN|ACK && !reply || k == SYN && reply):
+	case k == SYN|ACK && !reply || k == SYN && reply:
 		return false
 	}
 	if k.Has(FIN) {

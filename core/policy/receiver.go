@@ -72,7 +72,7 @@ func receiverARP(q *question) *Opinion {
 	switch {
 	case q.frame.EtherType != TypeARP:
 		return nil
-	case q.frame.Dst.IsGroup(), q.nic.hasMAC(q.frame.Dst):
+	case q.frame.Dst.IsGroup(), q.nic.hasMAC(q.frame.Dst), !q.nic.checked():
 		return pass(core.ReasonAlways)
 	}
 	return drop(core.ReasonDestination)

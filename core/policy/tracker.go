@@ -29,22 +29,38 @@ func (t *Tracker) SetRuleset(rs core.Ruleset) { t.rs = rs }
 // SetNetfilter switches a bridge's netfilter, which is on to begin with.
 func (t *Tracker) SetNetfilter(bridge string, on bool) { t.unfiltered[bridge] = !on }
 
-// Step judges a frame and remembers what conntrack would. A frame to many
-// receivers is one step to each.
+// Step judges a frame and remembers what conntrack would.
 func (t *Tracker) Step(f Frame, from, to Port) Verdict {
-	return t.step([]Frame{f}, from, to, to, func(s State) Verdict { return Evaluate(t.rs, f, from, to, s) })
+	return t.StepAll([]Frame{f}, from, to)[0]
 }
 
 // StepDatagram judges the fragments of a datagram together.
 func (t *Tracker) StepDatagram(fragments []Frame, from, to Port) Verdict {
-	return t.step(fragments, from, to, to, func(s State) Verdict { return EvaluateDatagram(t.rs, fragments, from, to, s) })
+	return t.StepAll(fragments, from, to)[0]
+}
+
+// StepAll judges a frame, or the fragments of a datagram, that a bridge hands to
+// several ports. It is one packet to conntrack; a flow that it starts belongs to
+// the first port that takes it.
+func (t *Tracker) StepAll(frames []Frame, from Port, to ...Port) []Verdict {
+	return t.step(frames, from, to, to, func(to Port, s State) Verdict {
+		if len(frames) == 1 {
+			return Evaluate(t.rs, frames[0], from, to, s)
+		}
+		return EvaluateDatagram(t.rs, frames, from, to, s)
+	})
 }
 
 // StepRouted judges a packet that the host routes: in as it comes, out as it
 // goes on with other MACs. One packet passes conntrack once, so it starts a
 // flow only when both frames pass.
 func (t *Tracker) StepRouted(in, out Frame, from, to Port) Verdict {
-	return t.step([]Frame{in}, from, Routed, to, func(s State) Verdict {
+	return t.StepRoutedAll(in, out, from, to)[0]
+}
+
+// StepRoutedAll is StepRouted of a packet that is flooded on its way out.
+func (t *Tracker) StepRoutedAll(in, out Frame, from Port, to ...Port) []Verdict {
+	return t.step([]Frame{in}, from, []Port{Routed}, to, func(to Port, s State) Verdict {
 		v := Evaluate(t.rs, in, from, Routed, s)
 		if !v.Allowed || to.Kind != PortNIC && to.Kind != PortClosed {
 			return v
@@ -57,61 +73,67 @@ func (t *Tracker) StepRouted(in, out Frame, from, to Port) Verdict {
 	})
 }
 
-// step asks conntrack about a datagram that goes from one port to another and,
+// step asks conntrack about a datagram that goes from one port to others and,
 // if that is the router, on to the last.
-func (t *Tracker) step(frames []Frame, from, to, last Port, judge func(State) Verdict) Verdict {
-	whole, ok := Reassemble(frames)
-	if !ok {
-		return judge(StateInvalid) // no IP, which has no state, or not well-formed
-	}
-	if len(whole.Tags) > 0 {
-		return judge(StateUnfiltered) // what is tagged is not looked into (bridge-nf-filter-vlan-tagged is 0)
-	}
-	if t.unfiltered[t.bridge(from, to)] && from.Kind != PortRouted && from.Kind != PortHost {
-		return judge(StateUnfiltered)
-	}
-	if t.stoppedEarly(frames, from, to) {
-		return judge(StateInvalid)
-	}
-	state, fresh := t.look(t.zone(whole, from, to), whole.IP)
-	v := judge(state)
-	if fresh != nil && v.Allowed {
-		fresh.from, fresh.to = from, last
-		if whole.Dst.IsGroup() {
+func (t *Tracker) step(frames []Frame, from Port, to, last []Port, judge func(to Port, s State) Verdict) []Verdict {
+	state, fresh := t.ask(frames, from, to)
+	out := make([]Verdict, len(last))
+	taken := false
+	for i, port := range last {
+		out[i] = judge(port, state)
+		if fresh == nil || !out[i].Allowed || taken {
+			continue
+		}
+		taken = true
+		fresh.from, fresh.to = from, port
+		if frames[0].Dst.IsGroup() {
 			fresh.to = Uplink // many may have got it; none owns the flow
 		}
 		t.add(fresh)
 	}
-	return v
+	return out
+}
+
+// ask finds a datagram's state, and the flow that it starts when it passes.
+func (t *Tracker) ask(frames []Frame, from Port, to []Port) (s State, fresh *entry) {
+	whole, ok := Reassemble(frames)
+	if !ok {
+		return StateInvalid, nil // no IP, which has no state, or not well-formed
+	}
+	if len(whole.Tags) > 0 {
+		return StateUnfiltered, nil // what is tagged is not looked into (bridge-nf-filter-vlan-tagged is 0)
+	}
+	bridge := t.bridge(append([]Port{from}, to...))
+	if t.unfiltered[bridge] && from.Kind != PortRouted && from.Kind != PortHost {
+		return StateUnfiltered, nil
+	}
+	if t.stoppedEarly(frames, from) {
+		return StateInvalid, nil
+	}
+	mine := func(p Port) bool { return p.Kind == PortHost || p.Kind == PortRouted }
+	if mine(from) || !whole.Dst.IsGroup() && slices.ContainsFunc(to, mine) {
+		bridge = "" // what the host sends, routes, or is sent in unicast is in its own zone
+	}
+	return t.look(bridge, whole.IP)
 }
 
 // stoppedEarly: source checks come before conntrack, which never hears of what
 // they drop.
-func (t *Tracker) stoppedEarly(frames []Frame, from, to Port) bool {
+func (t *Tracker) stoppedEarly(frames []Frame, from Port) bool {
 	return !t.rs.Options.CountOnly && slices.ContainsFunc(frames, func(f Frame) bool {
-		o := firstOf(senderLink, ask(AtSender, &t.rs, f, from, to, StateUntracked))
+		o := firstOf(senderLink, ask(AtSender, &t.rs, f, from, Uplink, StateUntracked))
 		return o != nil && !o.Pass
 	})
 }
 
-// bridge is that of whichever end is a NIC.
-func (t *Tracker) bridge(from, to Port) string {
-	for _, p := range []Port{from, to} {
+// bridge is that of whichever port is a NIC's.
+func (t *Tracker) bridge(ports []Port) string {
+	for _, p := range ports {
 		if n, ok := t.rs.NICs[p.NIC]; ok && p.Kind == PortNIC {
 			return n.Bridge
 		}
 	}
 	return ""
-}
-
-// zone is the bridge, except for what the host sends, routes, or is sent in
-// unicast.
-func (t *Tracker) zone(f Frame, from, to Port) string {
-	mine := func(p Port) bool { return p.Kind == PortHost || p.Kind == PortRouted }
-	if mine(from) || mine(to) && !f.Dst.IsGroup() {
-		return ""
-	}
-	return t.bridge(from, to)
 }
 
 // look finds a packet's state, and the flow it starts when it passes.
@@ -128,7 +150,7 @@ func (t *Tracker) look(zone string, p *IP) (s State, fresh *entry) {
 	}
 	e := t.entries[at]
 	m, isTCP := p.Transport.(TCP)
-	if isTCP && e != nil && e.tcp == tcpClosed && m.kind() == SYN {
+	if isTCP && e != nil && e.reopens(m, at != e.first) {
 		t.remove(e) // the ports are used again
 		e = nil
 	}
@@ -145,6 +167,9 @@ func (t *Tracker) look(zone string, p *IP) (s State, fresh *entry) {
 	reply := at != e.first
 	if isTCP && !e.follow(m, reply) {
 		return StateInvalid, nil
+	}
+	if isTCP && m.Flags.Has(RST) && !e.seen {
+		t.remove(e) // a refusal, or a client that gave up, leaves nothing behind
 	}
 	e.seen = e.seen || reply
 	switch {

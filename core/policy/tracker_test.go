@@ -111,10 +111,13 @@ func TestTracker(t *testing.T) {
 		{"TCP ports used again", nil, []step{
 			send("opens", out.SYN(1000, 443), nicA, up, rule_),
 			send("is refused", reply(policy.RST|policy.ACK), up, nicA, est),
+			lose("the server opens: nothing was left of it", reply(policy.SYN), up, nicA, core.ReasonIngressRules),
 			send("opens again", out.SYN(1000, 443), nicA, up, rule_),
 			send("answers", reply(policy.SYN|policy.ACK), up, nicA, est),
 			send("ends", out.TCP(1000, 443, policy.FIN|policy.ACK), nicA, up, est),
 			send("ends too", reply(policy.FIN|policy.ACK), up, nicA, est),
+			send("a last word", out.TCP(1000, 443, policy.ACK), nicA, up, est),
+			lose("the server opens, as it now may", reply(policy.SYN), up, nicA, core.ReasonIngressRules),
 			send("opens a third time", out.SYN(1000, 443), nicA, up, rule_),
 		}},
 		{"UDP", with(udp), []step{

@@ -29,9 +29,9 @@ type Backend struct {
 	mu       sync.Mutex // of everything below, and of every transaction
 	links    links.Snapshot
 	topo     topology
-	enforced *enforced // nil until the first Sync, and when lost says why
-	lost     error     // why what is in force is not known any more
-	guarded  []string  // devices that the netdev chain is hooked to
+	enforced *enforced      // nil until the first Sync, and when lost says why
+	lost     error          // why what is in force is not known any more
+	guarded  map[string]int // devices that the netdev chain is hooked to, with their indexes
 	events   map[chan core.Event]bool
 }
 

@@ -96,15 +96,10 @@ func BenchmarkSync(b *testing.B) {
 			backend := openBackend(b, h)
 			labtest.Check(b, backend.Sync(b.Context(), r))
 			var text []byte
-			labtest.Check(b, h.Do(func() (err error) {
-				for _, family := range []string{"bridge", "ip", "ip6"} {
-					out, err := exec.Command("nft", "list", "table", family, TableName).Output()
-					if err != nil {
-						return err
-					}
-					text = append(text, out...)
-				}
-				return nil
+			labtest.Check(b, h.Do(func() error {
+				out, err := exec.Command("nft", "list", "table", "bridge", TableName).Output()
+				text = policiesOf(out)
+				return err
 			}))
 			for b.Loop() {
 				b.StopTimer()
@@ -122,6 +117,26 @@ func BenchmarkSync(b *testing.B) {
 			}
 		})
 	}
+}
+
+// policiesOf leaves of a listed table what grows with the policies: sets, and
+// the chains of groups and NICs. Some of the others nft 1.0.6 lists in a form
+// that it does not read.
+func policiesOf(listed []byte) []byte {
+	for offset, field := range map[string]string{"@nh,96,32": "ip saddr", "@nh,128,32": "ip daddr", "@nh,64,128": "ip6 saddr", "@nh,192,128": "ip6 daddr"} {
+		listed = bytes.ReplaceAll(listed, []byte(offset), []byte(field))
+	}
+	var out []byte
+	for block := range bytes.SplitSeq(listed, []byte("\n\n")) {
+		text := bytes.TrimSpace(bytes.TrimPrefix(block, []byte("table bridge ringwall {\n")))
+		isPolicy := bytes.HasPrefix(text, []byte("set ")) || bytes.HasPrefix(text, []byte("map ")) ||
+			bytes.HasPrefix(text, []byte("chain nic/")) || bytes.HasPrefix(text, []byte("chain group/")) || bytes.HasPrefix(text, []byte("chain deny/"))
+		if !isPolicy || bytes.HasPrefix(text, []byte("set "+fingerprintName)) {
+			continue
+		}
+		out = append(append(out, text...), '\n')
+	}
+	return append(append([]byte("table bridge ringwall {\n"), out...), '}')
 }
 
 // BenchmarkApply changes one thing with 1,000 NICs present.

@@ -16,6 +16,7 @@ type enforced struct {
 	sides       sides
 	profiles    map[profile]int    // by how many NICs each is used
 	shared      map[sharedElem]int // likewise
+	owned       map[owned]int      // likewise
 	oddPorts    int                // NICs on devices that are no VM ports by name
 }
 
@@ -28,7 +29,7 @@ type sharedElem struct {
 }
 
 func newEnforced(r core.Ruleset, f core.Fingerprint) *enforced {
-	e := &enforced{ruleset: r, fingerprint: f, sides: sides{}, profiles: map[profile]int{}, shared: map[sharedElem]int{}}
+	e := &enforced{ruleset: r, fingerprint: f, sides: sides{}, profiles: map[profile]int{}, shared: map[sharedElem]int{}, owned: map[owned]int{}}
 	for name, g := range r.Groups {
 		e.sides.add(name, g)
 	}
@@ -56,6 +57,9 @@ func (e *enforced) count(d defs, n core.NICPolicy, by int) {
 			}
 		}
 	}
+	for _, o := range ownedBy(e.ruleset.Options, n) {
+		tally(e.owned, o, by)
+	}
 	if hasOddPort(e.ruleset.Options, n) {
 		e.oddPorts += by
 	}
@@ -73,6 +77,7 @@ type scope struct {
 	groups   []string
 	sets     map[string]core.SetDelta
 	profiles map[profile]bool
+	owned    bool // prefixes that NICs may share
 }
 
 // advance gives the state after a delta, and what it touches. The receiver is
@@ -85,6 +90,7 @@ func (e *enforced) advance(d core.Delta) (*enforced, scope, error) {
 	next := &enforced{
 		ruleset: ruleset, fingerprint: d.To, oddPorts: e.oddPorts,
 		sides: maps.Clone(e.sides), profiles: maps.Clone(e.profiles), shared: maps.Clone(e.shared),
+		owned: maps.Clone(e.owned),
 	}
 	sc := scope{sets: d.Sets, profiles: map[profile]bool{}}
 	shifted := map[string]bool{} // groups that gain or lose a chain
@@ -120,6 +126,7 @@ func (e *enforced) advance(d core.Delta) (*enforced, scope, error) {
 			after := next.sides
 			next.sides = e.sides // it was counted with these
 			next.count(definitions, n, -1)
+			sc.owned = sc.owned || len(ownedBy(ruleset.Options, n)) > 0
 			next.sides = after
 			for _, p := range e.sides.profilesOf(n) {
 				sc.profiles[p] = true
@@ -127,6 +134,7 @@ func (e *enforced) advance(d core.Delta) (*enforced, scope, error) {
 		}
 		if n, ok := ruleset.NICs[k]; ok {
 			next.count(definitions, n, 1)
+			sc.owned = sc.owned || len(ownedBy(ruleset.Options, n)) > 0
 			for _, p := range next.sides.profilesOf(n) {
 				sc.profiles[p] = true
 			}

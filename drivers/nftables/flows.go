@@ -47,6 +47,13 @@ func (b *Backend) eachFlow(ctx context.Context, visit func(core.Flow, conntrack.
 			continue
 		}
 		f := e.Flow()
+		if e.Status.Has(conntrack.DestNAT) {
+			// Both ends were asked about the packet as translated.
+			f.Dst = e.Reply.Src
+			if !f.Protocol.IsICMP() {
+				f.DstPort = e.Reply.SrcPort
+			}
+		}
 		f.Bridge = name
 		f.Revoked = e.Mark&b.settings.marks.revoked != 0
 		f.HostSrc = !managed && local.Contains(f.Src)

@@ -3,6 +3,7 @@ package nftables
 import (
 	"context"
 	"fmt"
+	"maps"
 	"slices"
 
 	"github.com/ringwall/ringwall/core"
@@ -36,6 +37,7 @@ func (b *Backend) followTopology(ctx context.Context) error {
 		return err
 	}
 	if topo.equal(b.topo) {
+		b.guardPorts(ctx) // a port of another name, or made anew under its name
 		return nil
 	}
 	old := b.renderer()
@@ -93,28 +95,27 @@ func (b *Backend) repairSwitches(ctx context.Context, t topology) error {
 // the main transaction: a device that goes away meanwhile would void that. Until
 // it stands, the ip table drops what a port hands up.
 func (b *Backend) guardPorts(ctx context.Context) {
-	devices := []string{}
-	system := map[string]bool{}
-	for _, n := range b.enforced.ruleset.NICs {
-		for _, d := range n.Devices {
-			if n.Kind == core.SystemVM {
-				system[d] = true
-			} else if p, ok := b.links.Ports[d]; ok && !slices.Contains(b.topo.guarded, d) {
-				if _, managed := b.topo.bridges[p.Bridge]; managed {
-					devices = append(devices, d)
-				}
-			}
+	ports := map[string]int{} // by name, as one may be made anew under its name
+	guard := func(device string) {
+		p := b.links.Ports[device]
+		if _, managed := b.topo.bridges[p.Bridge]; managed {
+			ports[device] = p.Index
 		}
 	}
 	for _, d := range b.topo.guarded {
-		if !system[d] {
-			devices = append(devices, d)
+		guard(d)
+	}
+	for _, n := range b.enforced.ruleset.NICs {
+		for _, d := range n.Devices {
+			if guard(d); n.Kind == core.SystemVM {
+				delete(ports, d)
+			}
 		}
 	}
-	slices.Sort(devices)
-	if b.guarded != nil && slices.Equal(devices, b.guarded) {
+	if b.guarded != nil && maps.Equal(ports, b.guarded) {
 		return
 	}
+	devices := slices.Sorted(maps.Keys(ports))
 	want := nft.State{}
 	if len(devices) > 0 {
 		want.Add(linkLocalGuard(devices, b.enforced.ruleset.Options.CountOnly))
@@ -129,7 +130,7 @@ func (b *Backend) guardPorts(ctx context.Context) {
 		b.log.Warn("guarding the ports failed; trying again at the next change", "error", err)
 		return
 	}
-	b.guarded = devices
+	b.guarded = ports
 }
 
 // tell sends an event to whoever listens, and drops it for who is not reading:

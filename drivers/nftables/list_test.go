@@ -18,7 +18,8 @@ func TestCommandLists(t *testing.T) {
 	state := b.renderer().all(b.enforced)
 	labtest.Check(t, h.Do(func() error {
 		for id, table := range state {
-			if out, err := exec.Command("nft", "list", "table", id.Family.String(), id.Name).CombinedOutput(); err != nil {
+			out, err := exec.Command("nft", "list", "table", id.Family.String(), id.Name).CombinedOutput()
+			if err != nil {
 				t.Errorf("table %s: %v: %.500s", id, err, out)
 				for name := range table.Chains {
 					if out, err := exec.Command("nft", "list", "chain", id.Family.String(), id.Name, name).CombinedOutput(); err != nil {

@@ -45,12 +45,17 @@ func (s skeleton) addNative(t *nft.Table) {
 	ip := func(then []expr.Any) []nft.Rule {
 		return []nft.Rule{rule(isEtherType(typeIPv4), then), rule(isEtherType(typeIPv6), then)}
 	}
-	t.AddChain(&nft.Chain{Name: "zone", Base: filter(nft.Prerouting, priorityNativeZone),
+	t.AddChain(&nft.Chain{Name: "zones", Base: filter(nft.Prerouting, priorityNativeZone),
 		Rules: ip(dispatch("entry", bridgeName))})
 	t.AddChain(&nft.Chain{Name: "stamp", Base: filter(nft.Prerouting, priorityNativeStamp), Rules: join(
-		// A malformed packet is passed on untracked, with the template of its
-		// zone, which `ct state` takes for a new connection.
-		[]nft.Rule{rule(masked(ctStatus, native32(ctTemplate), expr.CmpOpNeq, native32(0)), goTo("invalid"))},
+		// nf_conntrack_bridge passes malformed packets on: with the template of
+		// their zone, which `ct state` takes for a new connection, or untracked.
+		// In good order only ND and MLD are untracked.
+		[]nft.Rule{
+			rule(masked(ctStatus, native32(ctTemplate), expr.CmpOpNeq, native32(0)), goTo("invalid")),
+			rule(isEtherType(typeIPv6), isL4(core.ProtocolICMPv6), dispatch("states", ctState)),
+		},
+		ip(append(equal(ctState, native32(ctUntracked)), goTo("invalid")...)),
 		ip(dispatch("states", ctState)),
 	)})
 	// Who owns an end of a flow is known here by the port.

@@ -69,6 +69,17 @@ func identities(n core.NICPolicy) []identity {
 	})
 }
 
+// prefixPairs lists the pairs of a family that are more than one address.
+func prefixPairs(n core.NICPolicy, f core.Family) []netip.Prefix {
+	var out []netip.Prefix
+	for _, p := range n.Pairs {
+		if core.FamilyOf(p.Prefix.Addr()) == f && !p.Prefix.IsSingleIP() {
+			out = append(out, p.Prefix.Masked())
+		}
+	}
+	return out
+}
+
 // hasFamily says whether a NIC has an address or a pair in a family.
 func hasFamily(n core.NICPolicy, f core.Family) bool {
 	return slices.ContainsFunc(n.Addresses, func(a netip.Addr) bool { return core.FamilyOf(a) == f }) ||
@@ -128,6 +139,9 @@ func (d defs) addNIC(e elements, o core.Options, has sides, n core.NICPolicy) {
 		for _, id := range identities(n) {
 			d.addIdentity(e, n, dev, id)
 		}
+		for _, p := range widest(prefixPairs(n, core.IPv6)) { // an advertisement is good with any MAC
+			bridge("nd6-prefix", none, dev, nft.Prefix(p))
+		}
 	}
 }
 
@@ -145,17 +159,62 @@ func (d defs) addIdentity(e elements, n core.NICPolicy, dev nft.Field, id identi
 	bridge("macs", dev, mac)
 	if f.Family == core.IPv4 {
 		bridge("src4"+suffix, dev, mac, addr)
-		bridge("arp"+suffix, dev, mac, mac, addr)
+		bridge("arp4"+suffix, dev, mac, mac, addr)
 	} else {
 		bridge("src6"+suffix, dev, mac, addr)
-		bridge("nd6"+suffix, dev, addr)
+		if id.prefix.IsSingleIP() {
+			bridge("nd6", dev, addr)
+		}
 		if id.own {
 			bridge("dad6", dev, nft.Addr(core.SolicitedNode(id.prefix.Addr())), addr)
 		}
 	}
-	// Who may speak of a flow: see the chain "related".
+	// Who may speak of a flow: see the chain "related". Prefixes are addOwned's.
 	e.add(f.table, d.set(f.table, "checked"), none, mac)
-	e.add(f.table, d.set(f.table, "owner"+suffix), none, nft.IfName(n.Bridge), mac, addr)
+	if id.prefix.IsSingleIP() {
+		e.add(f.table, d.set(f.table, "owner"), none, nft.IfName(n.Bridge), mac, addr)
+	}
+}
+
+// owned is a prefix that some NIC may speak with, as the ip hooks see it: they
+// know the bridge and not the port, so that NICs with one virtual MAC meet here,
+// and what one has may lie within what another has.
+type owned struct {
+	bridge string
+	mac    core.MAC
+	prefix netip.Prefix
+}
+
+func ownedBy(o core.Options, n core.NICPolicy) []owned {
+	if n.Kind == core.SystemVM || n.SpoofingAllowed || !o.ManagesBridge(n.Bridge) {
+		return nil
+	}
+	var out []owned
+	for _, id := range identities(n) {
+		if !id.prefix.IsSingleIP() {
+			out = append(out, owned{n.Bridge, id.mac, id.prefix})
+		}
+	}
+	return out
+}
+
+// addOwned puts the prefixes of all NICs into e, those within others left out.
+func (d defs) addOwned(e elements, all map[owned]int) {
+	type speaker struct {
+		bridge string
+		mac    core.MAC
+	}
+	prefixes := map[speaker][]netip.Prefix{}
+	for o := range all {
+		s := speaker{o.bridge, o.mac}
+		prefixes[s] = append(prefixes[s], o.prefix)
+	}
+	for s, ps := range prefixes {
+		for _, p := range widest(ps) {
+			t := familyOf(core.FamilyOf(p.Addr())).table
+			e.add(t, d.set(t, "owner-prefix"), nft.Value{}, nft.IfName(s.bridge), nft.MAC(s.mac[:]), nft.Prefix(p))
+		}
+	}
 }
 
 func verdictMap(dir core.Direction, f core.Family) string {

@@ -55,11 +55,11 @@ func (p profile) names() []string {
 
 // chain names the profile's chain: groups readable where they fit, else by hash.
 func (p profile) chain() string {
-	name := strings.ReplaceAll(p.groups, "\x00", "+")
+	name := strings.ReplaceAll(p.groups, "\x00", "..") // nft takes no + in a name
 	if p.groups == "" {
 		name = "-"
 	}
-	if len(name) > 48 || strings.Contains(p.groups, "+") {
+	if len(name) > 48 || strings.Contains(p.groups, "..") {
 		sum := sha256.Sum256([]byte(p.groups))
 		name = hex.EncodeToString(sum[:8])
 	}

@@ -26,6 +26,7 @@ func (r renderer) all(e *enforced) nft.State {
 	for _, n := range e.ruleset.NICs {
 		d.addNIC(elems, e.ruleset.Options, e.sides, n)
 	}
+	d.addOwned(elems, e.owned)
 	r.addTopology(d, elems)
 	bridge := tables[bridgeTable]
 	for name, g := range e.ruleset.Groups {
@@ -59,6 +60,9 @@ func (r renderer) part(e *enforced, sc scope, before bool) nft.State {
 		if n, ok := e.ruleset.NICs[k]; ok {
 			defs(tables).addNIC(elems, e.ruleset.Options, e.sides, n)
 		}
+	}
+	if sc.owned {
+		defs(tables).addOwned(elems, e.owned)
 	}
 	for _, name := range sc.groups {
 		if g, ok := e.ruleset.Groups[name]; ok {

@@ -116,7 +116,7 @@ func bridgeSets() []*nft.Set {
 		set("own-mac", dev, mac), set("macs", dev, mac),
 		set("src4", dev, mac, ip4), set("src6", dev, mac, ip6), set("link-local6", dev, mac, ip6),
 		ranges("src4-prefix", dev, mac, ip4), ranges("src6-prefix", dev, mac, ip6),
-		set("arp", dev, mac, mac, ip4), ranges("arp-prefix", dev, mac, mac, ip4),
+		set("arp4", dev, mac, mac, ip4), ranges("arp4-prefix", dev, mac, mac, ip4),
 		set("rarp", dev, mac, mac, mac),
 		set("dad6", dev, ip6, ip6), set("nd6", dev, ip6), ranges("nd6-prefix", dev, ip6),
 		verdicts("out4"), verdicts("out6"), verdicts("in4"), verdicts("in6"),
@@ -157,7 +157,7 @@ func (s skeleton) ip(f family) *nft.Table {
 	}
 	t.AddSet(stateMap())
 
-	t.AddChain(&nft.Chain{Name: "zone", Base: filter(nft.Prerouting, priorityZone),
+	t.AddChain(&nft.Chain{Name: "zones", Base: filter(nft.Prerouting, priorityZone),
 		Rules: []nft.Rule{rule(dispatch("entry", inName))}})
 	// Frames to 01:80:c2:00:00:0X go up on the port itself and meet no bridge
 	// hook; the netdev chain drops them, this one until that is in place.

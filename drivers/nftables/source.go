@@ -37,12 +37,12 @@ func (s skeleton) sourceChains() []*nft.Chain {
 		{Name: "source-arp", Rules: []nft.Rule{
 			// Ethernet and IPv4, or the offsets below mean something else.
 			rule(notEqual(arpFixed, []byte{0, 1, 8, 0, 6, 4}), denyOut(core.ReasonARPSpoof)),
-			rule(in("arp", inName, etherSrc, arpSHA, arpSPA), accept()),
-			rule(in("arp-prefix", inName, etherSrc, arpSHA, arpSPA), accept()),
+			rule(in("arp4", inName, etherSrc, arpSHA, arpSPA), accept()),
+			rule(in("arp4-prefix", inName, etherSrc, arpSHA, arpSPA), accept()),
 			checkMAC,
 			// A probe asks for an own address in nobody's name (RFC 5227).
-			rule(equal(arpOp, be16(1)), isAddr(arpSPA, "0.0.0.0"), in("arp", inName, etherSrc, arpSHA, arpTPA), accept()),
-			rule(equal(arpOp, be16(1)), isAddr(arpSPA, "0.0.0.0"), in("arp-prefix", inName, etherSrc, arpSHA, arpTPA), accept()),
+			rule(equal(arpOp, be16(1)), isAddr(arpSPA, "0.0.0.0"), in("arp4", inName, etherSrc, arpSHA, arpTPA), accept()),
+			rule(equal(arpOp, be16(1)), isAddr(arpSPA, "0.0.0.0"), in("arp4-prefix", inName, etherSrc, arpSHA, arpTPA), accept()),
 			rule(denyOut(core.ReasonARPSpoof)),
 		}},
 		// QEMU announces a guest so after a migration (announce_self).

@@ -148,8 +148,7 @@ func (w World) frame(t *rapid.T, from, to policy.Port) policy.Frame {
 }
 
 // Path draws the ends of a packet, to a group now and then.
-func (w World) path(t *rapid.T, from, to policy.Port) policy.Path {
-	f := w.family(t)
+func (w World) path(t *rapid.T, f core.Family, from, to policy.Port) policy.Path {
 	var p policy.Path
 	p.SrcMAC, p.Src = w.end(t, from, f)
 	p.DstMAC, p.Dst = w.end(t, to, f)
@@ -166,7 +165,7 @@ func (w World) port(t *rapid.T) uint16 {
 }
 
 func (w World) packet(t *rapid.T, from, to policy.Port) policy.Frame {
-	p := w.path(t, from, to)
+	p := w.path(t, w.family(t), from, to)
 	src := rapid.SampledFrom([]uint16{1000, 40000, 53, 67, 547}).Draw(t, "source port")
 	switch rapid.IntRange(0, 7).Draw(t, "transport") {
 	case 0, 1, 2:
@@ -206,7 +205,7 @@ func (w World) arp(t *rapid.T, from, to policy.Port) policy.Frame {
 // control draws ND, MLD and DHCP, honest and not.
 func (w World) control(t *rapid.T, from, to policy.Port) policy.Frame {
 	if w.family(t) == core.IPv4 {
-		p := w.path(t, from, to)
+		p := w.path(t, core.IPv4, from, to)
 		mac, _ := w.end(t, from, core.IPv4)
 		switch rapid.IntRange(0, 4).Draw(t, "dhcp") {
 		case 0:

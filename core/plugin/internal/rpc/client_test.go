@@ -16,20 +16,29 @@ import (
 	"github.com/ringwall/ringwall/core/coretest"
 )
 
-type fakeDriver struct{ *coretest.FakeBackend }
-
-func (d fakeDriver) Open(context.Context, core.Settings) (core.SecurityGroupBackend, error) {
-	return d.FakeBackend, nil
+// deaf is a backend whose Counters hangs, whatever its context says.
+type deaf struct {
+	*coretest.FakeBackend
+	release chan struct{}
 }
 
-// dial serves a backend and gives a client whose failures end up in the channel.
-func dial(t *testing.T, b *coretest.FakeBackend, timeout time.Duration) (*Client, chan error) {
+func (d deaf) Open(context.Context, core.Settings) (core.SecurityGroupBackend, error) { return d, nil }
+
+func (d deaf) Counters(context.Context) ([]core.Counter, error) {
+	<-d.release
+	return nil, nil
+}
+
+// dial serves a deaf backend and gives a client whose failures end up in the
+// channel.
+func dial(t *testing.T, timeout time.Duration) (*Client, chan error) {
 	t.Helper()
+	b := deaf{&coretest.FakeBackend{}, make(chan struct{})}
 	l := bufconn.Listen(64 << 10)
 	g := grpc.NewServer(ServerOptions()...)
-	NewServer(fakeDriver{b}, nil).Register(g)
+	NewServer(b, nil).Register(g)
 	go g.Serve(l)
-	t.Cleanup(g.Stop)
+	t.Cleanup(func() { close(b.release); g.Stop() })
 	conn, err := grpc.NewClient("passthrough:x", append(DialOptions(),
 		grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) { return l.DialContext(ctx) }),
 		grpc.WithTransportCredentials(insecure.NewCredentials()))...)
@@ -44,8 +53,7 @@ func dial(t *testing.T, b *coretest.FakeBackend, timeout time.Duration) (*Client
 // A hung plugin is found out although every caller gives up before the
 // timeout; one that answers in between is not.
 func TestImpatientCallers(t *testing.T) {
-	fake := &coretest.FakeBackend{}
-	c, failed := dial(t, fake, time.Hour)
+	c, failed := dial(t, time.Hour)
 	c.minOverdue = 10 * time.Millisecond
 	b, err := c.OpenBackend(t.Context(), nil)
 	if err != nil {
@@ -59,8 +67,6 @@ func TestImpatientCallers(t *testing.T) {
 			t.Fatalf("got %v", err)
 		}
 	}
-	release := fake.Hang(coretest.Counters)
-	defer release()
 	giveUp()
 	giveUp()
 	if _, err := b.Preflight(t.Context()); err != nil {
@@ -79,23 +85,20 @@ func TestImpatientCallers(t *testing.T) {
 
 // Only the timeout counts against the plugin, not what the caller cancels.
 func TestTimeoutAndCancellation(t *testing.T) {
-	fake := &coretest.FakeBackend{}
-	c, failed := dial(t, fake, 50*time.Millisecond)
+	c, failed := dial(t, 50*time.Millisecond)
 	b, err := c.OpenBackend(t.Context(), nil)
 	if err != nil {
 		t.Fatal(err)
 	}
-	release := fake.Hang(coretest.Observe)
-	defer release()
 	ctx, cancel := context.WithCancel(t.Context())
 	time.AfterFunc(5*time.Millisecond, cancel)
-	if _, err := b.Observe(ctx); !errors.Is(err, context.Canceled) {
+	if _, err := b.Counters(ctx); !errors.Is(err, context.Canceled) {
 		t.Errorf("got %v", err)
 	}
 	if len(failed) > 0 {
 		t.Fatalf("a cancelled call counts: %v", <-failed)
 	}
-	if _, err := b.Observe(t.Context()); !errors.Is(err, core.ErrNotReady) {
+	if _, err := b.Counters(t.Context()); !errors.Is(err, core.ErrNotReady) {
 		t.Errorf("got %v", err)
 	}
 	if len(failed) != 1 {

@@ -9,6 +9,7 @@
 package wire
 
 import (
+	"errors"
 	"fmt"
 	"strconv"
 
@@ -34,9 +35,9 @@ func malformed(path, format string, args ...any) error {
 
 // under puts err, if it is a Malformed, under a field.
 func under(field string, err error) error {
-	m, ok := err.(*Malformed)
+	var m *Malformed
 	switch {
-	case !ok:
+	case err == nil, !errors.As(err, &m):
 		return err
 	case m.Path == "":
 		return &Malformed{field, m.Reason}

@@ -51,10 +51,11 @@ func EncodeError(err error) error {
 	return s.Err()
 }
 
+// encodeNode goes by what err itself is: what it wraps is a node of its own.
 func encodeNode(err error, depth int, nodes *int) *pb.Error {
 	*nodes--
 	m := &pb.Error{Message: Text(err.Error())}
-	switch e := err.(type) {
+	switch e := err.(type) { //nolint:errorlint // one node at a time
 	case *core.FieldError:
 		m.Field = &pb.FieldError{Path: Text(e.Path), Value: Text(e.Value), Reason: Text(e.Reason)}
 		return m
@@ -80,7 +81,7 @@ func encodeNode(err error, depth int, nodes *int) *pb.Error {
 // has such a type.
 func sentinelOf(err error) (pb.Sentinel, bool) {
 	for e, s := range sentinels.wire {
-		if err == e {
+		if err == e { //nolint:errorlint // one node at a time
 			return s, true
 		}
 	}
@@ -88,7 +89,7 @@ func sentinelOf(err error) (pb.Sentinel, bool) {
 }
 
 func unwrap(err error) []error {
-	switch e := err.(type) {
+	switch e := err.(type) { //nolint:errorlint // one node at a time
 	case interface{ Unwrap() error }:
 		if c := e.Unwrap(); c != nil {
 			return []error{c}

@@ -88,7 +88,7 @@ type incomparable []string
 func (e incomparable) Error() string { return strings.Join(e, ",") }
 
 func TestErrorsOfAnySizeAreSent(t *testing.T) {
-	deep := error(core.ErrConflict)
+	deep := core.ErrConflict
 	for range 200 {
 		deep = fmt.Errorf("x: %w", deep)
 	}
@@ -96,8 +96,8 @@ func TestErrorsOfAnySizeAreSent(t *testing.T) {
 		t.Errorf("a deep error lost its sentinel: %v", got)
 	}
 	var wide []error
-	for range 5000 {
-		wide = append(wide, fmt.Errorf("%s: %w", strings.Repeat("y", 2000), core.ErrInvalid))
+	for range 2 * maxNodes {
+		wide = append(wide, fmt.Errorf("%s: %w", strings.Repeat("y", 100), core.ErrInvalid))
 	}
 	got := throughError(t, errors.Join(wide...))
 	if !errors.Is(got, core.ErrInvalid) || len(got.Error()) > maxText+100 {

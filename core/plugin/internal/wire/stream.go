@@ -79,7 +79,8 @@ func Receive[M interface {
 		if err != nil {
 			return err
 		}
-		if total += proto.Size(m); total > maxStream {
+		// Empty messages count as well, or they would never end.
+		if total += proto.Size(m) + 64; total > maxStream {
 			return malformed("", "more than %d MiB in one stream", maxStream>>20)
 		}
 		if err := known(m); err != nil {
