@@ -45,7 +45,7 @@ func (s *stage) aim(e Event) (scenarios.Shot, bool) {
 			return scenarios.Shot{}, false // its stack has to send it
 		}
 	case policy.PortRouted:
-		if f.Family() == 0 || f.Dst.IsGroup() || len(f.Tags) > 0 {
+		if f.Family() == 0 || f.Dst.IsGroup() || len(f.Tags) > 0 || neverRouted(f) {
 			return scenarios.Shot{}, false
 		}
 		return scenarios.Shot{From: "x", Frames: []policy.Frame{f.From(scenarios.MACX).To(scenarios.HostMACX)}}, true
@@ -57,10 +57,20 @@ func (s *stage) aim(e Event) (scenarios.Shot, bool) {
 			ip.Dst = hostAddr(core.FamilyOf(ip.Dst), b)
 			f.IP = &ip
 		}
+		if neverRouted(f) {
+			return scenarios.Shot{}, false
+		}
 		return scenarios.Shot{From: label(p.From, b), Frames: []policy.Frame{f}}, true
 	}
 	s.fragments++
 	return scenarios.Shot{From: label(p.From, b), Frames: e.frames(f, s.fragments)}, true
+}
+
+// neverRouted: a router looks for the holder of a link-local address on the link
+// that the packet came from. Nobody answers in the lab, where a flow is begun all
+// the same.
+func neverRouted(f policy.Frame) bool {
+	return f.IP != nil && f.IP.Dst.Is6() && f.IP.Dst.IsLinkLocalUnicast()
 }
 
 // hail makes a packet of the host's own of a passage, as its stack would send

@@ -156,6 +156,8 @@ type hold struct {
 	err error
 	// wanted is what was refused. Another is tried at once.
 	wanted content
+	// unsupported: it was not even tried.
+	unsupported bool
 	// blankRefused: not even the closed policy was taken.
 	blankRefused bool
 }
@@ -187,13 +189,13 @@ func (c content) equal(o content) bool {
 // what the backend says it cannot do.
 func (f *enforcer) review(t *target) {
 	for u, h := range f.holds {
-		if !h.wanted.equal(contentOf(t.Ruleset, u)) {
+		if h.unsupported || !h.wanted.equal(contentOf(t.Ruleset, u)) {
 			delete(f.holds, u)
 		}
 	}
 	for u, err := range t.unsupported {
 		if _, held := f.holds[u]; !held {
-			f.hold(t, u, err)
+			f.holds[u] = hold{err: err, wanted: contentOf(t.Ruleset, u), unsupported: true}
 		}
 	}
 }

@@ -171,6 +171,60 @@ func TestRefreshAfterLostStart(t *testing.T) {
 	})
 }
 
+// News that Refresh has brought is in every change that follows it.
+func TestRefreshOfABusyEngine(t *testing.T) {
+	onHost(t, nil, func(h *host) {
+		rest(10 * time.Second)
+		h.adapter.Deaf(true)
+		h.must(put(tcp("web", 80)))
+		for n := 1; n <= 20; n++ { // what the writer takes first is up to chance
+			release := h.busy()
+			h.adapter.Put(instance(n))
+			if err := h.inv.look(context.Background()); err != nil {
+				t.Fatal(err)
+			}
+			answer := h.later(put(record(n, "web")))
+			release()
+			if err := <-answer; err != nil {
+				t.Fatal(err)
+			}
+			if got := len(h.backend.Ruleset().NICs); got != n {
+				t.Fatalf("%d NICs are enforced when the change to the %dth is answered", got, n)
+			}
+		}
+	})
+}
+
+// A List that contradicts itself closes those whom it is about.
+func TestOneDeviceTwiceInAList(t *testing.T) {
+	twin := instance(2)
+	twin.VM.NICs[0].Binding.Devices = []string{device(1)}
+	onHost(t, func(h *host, _ *Options) {
+		h.adapter.Put(instance(1))
+		h.adapter.Put(twin)
+		h.adapter.Put(instance(3))
+	}, func(h *host) {
+		h.must(put(tcp("web", 80)))
+		_, err := h.Change(context.Background(), put(record(1, "web"), record(2, "web"), record(3, "web")))
+		if !errors.Is(err, core.ErrInvalid) {
+			t.Errorf("error is %v", err)
+		}
+		h.must(put(record(1, "web"), record(3, "web")))
+		h.adapter.Put(labelled(4, "web"))
+		claim := labelled(2, "web")
+		claim.VM.NICs[0].Binding = twin.VM.NICs[0].Binding
+		h.adapter.Deaf(true)
+		h.adapter.Put(claim)
+		h.adapter.Deaf(false)
+		h.adapter.Resync()
+		quiet()
+		h.wantNICs(3, 4)
+		h.wantState(1, Conflict, "device vnet1")
+		h.wantState(2, Conflict, "device vnet1")
+		h.must(put(tcp("web", 81)))
+	})
+}
+
 // Until the adapter has answered, what an earlier life enforced stays.
 func TestStartWithAnAdapterThatFails(t *testing.T) {
 	onHost(t, running(1, 2), func(h *host) {
@@ -206,10 +260,14 @@ func TestStartWithAnEmptyList(t *testing.T) {
 	onHost(t, running(1, 2), func(h *host) {
 		twoVMs(h)
 		h.restart(func(h *host, _ *Options) { h.adapter.Blind(true) })
-		rest(4 * time.Second)
+		rest(3 * time.Second)
+		if err := h.Refresh(context.Background()); err != nil { // makes it no truer
+			t.Fatal(err)
+		}
+		rest(time.Second)
 		h.wantNICs(1, 2)
 		h.adapter.Blind(false)
-		rest(2 * time.Second)
+		rest(6 * time.Second)
 		h.wantNICs(1, 2)
 		h.converged()
 

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -50,6 +51,16 @@ func TestStatusBeforeTheAdapterAnswers(t *testing.T) {
 		if s.Adapter.Ready || s.Points[0].InSync || !strings.Contains(s.Points[0].Reason, "has not answered yet") {
 			t.Errorf("status is %+v", s)
 		}
+	})
+}
+
+func TestStatusWhenTheBackendFailsFromTheStart(t *testing.T) {
+	onHost(t, running(1, 2), func(h *host) {
+		twoVMs(h)
+		h.restart(func(h *host, _ *Options) { h.backend.Fail(coretest.Sync, core.ErrNotReady) })
+		rest(time.Second)
+		h.wantState(1, Stale, "as it was before the start: not ready")
+		h.wantNICs(1, 2)
 	})
 }
 

@@ -98,3 +98,33 @@ func TestReadsPassThrough(t *testing.T) {
 		}
 	})
 }
+
+func TestSwapToABackendThatCanDoMore(t *testing.T) {
+	onHost(t, func(h *host, _ *Options) {
+		for _, f := range coretest.AllFeatures {
+			if f != core.FeatureSystemVM {
+				h.backend.Features = append(h.backend.Features, f)
+			}
+		}
+		in := labelled(1)
+		in.VM.Kind = core.SystemVM
+		h.adapter.Put(in)
+	}, func(h *host) {
+		quiet()
+		h.wantState(1, Closed, "lacks system-vm")
+		next := &coretest.FakeBackend{}
+		next.OnWrite(func(from, to core.Ruleset) {
+			if _, had := from.NICs[nicKey(1)]; had && to.NICs[nicKey(1)].Kind != core.SystemVM {
+				t.Error("the NIC was closed again")
+			}
+		})
+		if err := h.SwapBackend(context.Background(), "", next); err != nil {
+			t.Fatal(err)
+		}
+		quiet()
+		h.wantState(1, Enforced, "")
+		if p := h.Status().Points[0]; !p.InSync {
+			t.Errorf("status is %+v", p)
+		}
+	})
+}

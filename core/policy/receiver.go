@@ -108,7 +108,8 @@ func receiverDHCPAnswer(q *question) *Opinion {
 	if u, ok := q.udp(); !ok || u != (UDP{server, client}) {
 		return nil
 	}
-	if q.family == core.IPv4 || q.nic.ownLinkLocal(q.frame.IP.Dst) {
+	dst := q.frame.IP.Dst
+	if q.family == core.IPv4 || q.nic.ownLinkLocal(dst) || q.nic.SpoofingAllowed && dst.IsLinkLocalUnicast() {
 		return pass(core.ReasonAlways)
 	}
 	return nil

@@ -165,6 +165,9 @@ func (t *Tracker) look(zone string, p *IP) (s State, fresh *entry) {
 		return StateNew, fresh
 	}
 	reply := at != e.first
+	if r, _ := at.reply(); r == at {
+		reply = true // from an address to itself: both directions are one, and the answer is found first
+	}
 	if isTCP && !e.follow(m, reply) {
 		return StateInvalid, nil
 	}

@@ -25,15 +25,17 @@ const (
 	priorityNativeStamp = 5 // after br_netfilter (0), whose ip hooks let the host's rules write marks
 )
 
-var (
-	// nft_meta_bridge's; the ip hooks of br_netfilter show the bridge as iifname.
-	bridgeName = meta(expr.MetaKeyBRIIIFNAME, 16)
-	ctStatus   = operand{4, func(reg uint32) expr.Any { return &expr.Ct{Key: expr.CtKeySTATUS, Register: reg} }}
-)
+// bridgeName is nft_meta_bridge's; the ip hooks show the bridge as iifname.
+var bridgeName = meta(expr.MetaKeyBRIIIFNAME, 16)
 
-// ctTemplate is the bit of `ct status` that says: no connection, only the zone
-// for one (IPS_TEMPLATE).
-const ctTemplate = 1 << 11
+// loads matches when every field is there.
+func loads(fields ...operand) []expr.Any {
+	var exprs []expr.Any
+	for _, f := range fields {
+		exprs = append(exprs, f.load(1))
+	}
+	return exprs
+}
 
 // addNative adds to the bridge table what the ip tables do under br_netfilter.
 func (s skeleton) addNative(t *nft.Table) {
@@ -48,15 +50,15 @@ func (s skeleton) addNative(t *nft.Table) {
 	t.AddChain(&nft.Chain{Name: "zones", Base: filter(nft.Prerouting, priorityNativeZone),
 		Rules: ip(dispatch("entry", bridgeName))})
 	t.AddChain(&nft.Chain{Name: "stamp", Base: filter(nft.Prerouting, priorityNativeStamp), Rules: join(
-		// nf_conntrack_bridge passes malformed packets on: with the template of
-		// their zone, which `ct state` takes for a new connection, or untracked.
-		// In good order only ND and MLD are untracked.
+		// nf_conntrack_bridge passes malformed packets on with the template of
+		// their zone, which `ct state` takes for a new connection. A template has
+		// no address, so that the rules that load one are not for it.
 		[]nft.Rule{
-			rule(masked(ctStatus, native32(ctTemplate), expr.CmpOpNeq, native32(0)), goTo("invalid")),
-			rule(isEtherType(typeIPv6), isL4(core.ProtocolICMPv6), dispatch("states", ctState)),
+			rule(isEtherType(typeIPv6), isL4(core.ProtocolICMPv6), equal(ctState, native32(ctUntracked)), goTo("new")), // ND, MLD
+			rule(isEtherType(typeIPv4), loads(ip4Dst, fam4.ctSrc), dispatch("states", ctState)),
+			rule(isEtherType(typeIPv6), loads(ip6Dst, fam6.ctSrc), dispatch("states", ctState)),
 		},
-		ip(append(equal(ctState, native32(ctUntracked)), goTo("invalid")...)),
-		ip(dispatch("states", ctState)),
+		ip(goTo("invalid")),
 	)})
 	// Who owns an end of a flow is known here by the port.
 	related := []nft.Rule{

@@ -52,7 +52,7 @@ func identities(n core.NICPolicy) []identity {
 	if hasFamily(n, core.IPv6) {
 		macs := []core.MAC{n.Key.MAC}
 		for _, id := range all {
-			if id.prefix.Addr().Is6() && !slices.Contains(macs, id.mac) {
+			if !slices.Contains(macs, id.mac) {
 				macs = append(macs, id.mac)
 			}
 		}
