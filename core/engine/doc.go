@@ -8,7 +8,8 @@
 //
 // Each point has a goroutine of its own that leads its backend from what it
 // holds to the newest ruleset of the view; what came between is never seen.
-// When a backend refuses an object, the rest goes on without it (partial.go).
+// When a backend refuses an object, the rest goes on without it (substitute.go,
+// bisect.go), beyond a restart too (keep.go).
 // After what may have tightened, the tracked flows that no rule allows any
 // more are revoked (sweep.go). Drift is looked for and repaired (drift.go).
 //

@@ -87,6 +87,7 @@ func TestEgressDefault(t *testing.T) {
 		{"until rules of IPv4", with(untilRules, out(cidrs("10.0.0.0/8"))), true, false},
 		{"until rules of IPv6", with(untilRules, out(cidrs("::/0"))), false, true},
 		{"until rules of anybody", with(untilRules, out(nil)), true, true},
+		{"system VM", with(system), false, false},
 		{"until rules of an empty group", with(untilRules, out(&core.Peers{Groups: []string{"none"}})), true, true},
 	} {
 		t.Run(c.name, func(t *testing.T) {

@@ -129,16 +129,11 @@ func (j *FlowJudge) ends(bridge string, a netip.Addr, hint core.NICKey) []Port {
 	return append(ps, outside)
 }
 
+// judge asks both ports about one frame. Where the host routes it is two, whose
+// other MACs neither port is asked about.
 func (j *FlowJudge) judge(f core.Flow, from, to Port) Verdict {
 	frame := Path{SrcMAC: j.macOf(from, f.Src), DstMAC: j.macOf(to, f.Dst), Src: f.Src, Dst: f.Dst}.Packet(firstTransport(f))
-	if f.Bridge != "" || from.Kind != PortNIC || to.Kind != PortNIC {
-		return Evaluate(j.rs, frame, from, to, StateNew)
-	}
-	// The host routes between two of its VMs: two frames.
-	if v := Evaluate(j.rs, frame, from, Routed, StateNew); !v.Allowed || v.WouldDrop {
-		return v
-	}
-	return Evaluate(j.rs, frame, Routed, to, StateNew)
+	return Evaluate(j.rs, frame, from, to, StateNew)
 }
 
 // outsiderMAC stands for any machine that is not a VM here.

@@ -29,6 +29,8 @@ func TestEvaluateFlow(t *testing.T) {
 	labelled.From = keyA
 	moved := tcp("br0", a4, x4, 444)
 	moved.From = core.NICKey{VM: "gone", MAC: macX}
+	heard := tcp("br0", x4, ip("224.0.0.9"), 9)
+	heard.To = keyA
 	talk := func(in *policy.Input) {
 		in.Groups[0].Rules = append(in.Groups[0].Rules, allow(core.Egress, core.ProtocolTCP, nil, port(22)))
 	}
@@ -74,6 +76,8 @@ func TestEvaluateFlow(t *testing.T) {
 		{"a label of a NIC that went", nil, moved, dropAt(26, core.ReasonEgressRules)},
 		{"an address of two: one may", with(shared), tcp("br0", vip4, x4, 444), passAt(24, core.ReasonRule)},
 		{"to multicast", with(rule(allow(core.Egress, core.ProtocolTCP, cidrs("224.0.0.0/4")))), tcp("br0", a4, ip("224.0.0.9"), 1), passAt(24, core.ReasonRule)},
+		{"to multicast, a listener named", with(rule(allow(core.Ingress, core.ProtocolTCP, nil, port(9)))), heard, passIn(16, core.ReasonRule)},
+		{"to multicast, a listener named, dropped", with(dropGroups), heard, dropIn(15, core.ReasonMulticast)},
 		{"the network's broadcast from outside", nil, tcp("br0", x4, policy.Broadcast, 1), passIn(1, core.ReasonUplink)},
 		{"system VM", with(system), tcp("br0", x4, a4, 81), passIn(3, core.ReasonSystem)},
 	} {

@@ -30,11 +30,6 @@ func (h holder) ownAddress(a netip.Addr) bool {
 	return slices.Contains(h.Addresses, a) || a == h.Key.MAC.LinkLocal()
 }
 
-// ownLinkLocal: an own address that is link-local.
-func (h holder) ownLinkLocal(a netip.Addr) bool {
-	return a.Is6() && a.IsLinkLocalUnicast() && h.ownAddress(a)
-}
-
 // hasPair: the address is a pair's, with whatever MAC.
 func (h holder) hasPair(a netip.Addr) bool {
 	return slices.ContainsFunc(h.Pairs, func(p core.AddressPair) bool { return p.Prefix.Contains(a) })

@@ -108,8 +108,7 @@ func receiverDHCPAnswer(q *question) *Opinion {
 	if u, ok := q.udp(); !ok || u != (UDP{server, client}) {
 		return nil
 	}
-	dst := q.frame.IP.Dst
-	if q.family == core.IPv4 || q.nic.ownLinkLocal(dst) || q.nic.SpoofingAllowed && dst.IsLinkLocalUnicast() {
+	if q.family == core.IPv4 || q.frame.IP.Dst.IsLinkLocalUnicast() {
 		return pass(core.ReasonAlways)
 	}
 	return nil

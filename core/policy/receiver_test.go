@@ -84,6 +84,8 @@ func TestReceiver(t *testing.T) {
 		{name: "17 DHCP answer over TCP", frame: to(macA, a4).SYN(67, 68), want: dropIn(17, core.ReasonIngressRules)},
 		{name: "11 DHCPv6 answer", frame: to(macA, ll).UDP(547, 546), want: passIn(11, core.ReasonAlways)},
 		{name: "11 DHCPv6 answer without address", change: with(homeless(core.IPv6)), frame: to(macA, ll).UDP(547, 546), want: passIn(11, core.ReasonAlways)},
+		{name: "11 DHCPv6 answer to any link-local, spoofing allowed", change: with(unchecked), frame: to(macA, macB.LinkLocal()).UDP(547, 546), want: passIn(11, core.ReasonAlways)},
+		{name: "17 DHCPv6 answer to a global address, spoofing allowed", change: with(unchecked), frame: to(macA, a6).UDP(547, 546), want: dropIn(17, core.ReasonIngressRules)},
 		{name: "17 DHCPv6 answer elsewhere", frame: to(macA, a6).UDP(547, 546), want: dropIn(17, core.ReasonIngressRules)},
 		{name: "12 DHCP request", change: with(anybody), frame: policy.DHCPDiscover(macB), from: nicB, want: dropIn(12, core.ReasonDHCPGuard)},
 		{name: "12 DHCP request in unicast", change: with(anybody), frame: to(macA, a4).UDP(68, 67), want: dropIn(12, core.ReasonDHCPGuard)},

@@ -124,7 +124,7 @@ func ownARP(q *question) bool {
 		return false
 	}
 	probe := a.Op == ARPRequestOp && a.SenderIP.IsUnspecified()
-	return q.nic.hasEnd(a.SenderMAC, a.SenderIP) || probe && q.nic.hasAddress(a.TargetIP)
+	return q.nic.hasEnd(a.SenderMAC, a.SenderIP) || probe && q.nic.hasEnd(a.SenderMAC, a.TargetIP)
 }
 
 func senderIPv4(q *question) *Opinion {
@@ -270,7 +270,7 @@ func senderDHCPClient(q *question) *Opinion {
 	if u, ok := q.udp(); !ok || u != (UDP{client, server}) {
 		return nil
 	}
-	if q.family == core.IPv4 || !q.nic.checked() || q.nic.ownLinkLocal(q.frame.IP.Src) {
+	if q.family == core.IPv4 || !q.nic.checked() || q.frame.IP.Src.IsLinkLocalUnicast() {
 		return pass(core.ReasonAlways)
 	}
 	return drop(core.ReasonDHCPGuard)

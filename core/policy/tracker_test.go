@@ -300,6 +300,44 @@ func TestTrackerFlows(t *testing.T) {
 	}
 }
 
+// A frame that the bridge floods is one packet: its flow belongs to the first
+// port that takes it, and its answer comes from there or nowhere.
+func TestTrackerFloods(t *testing.T) {
+	rs := compile(t, rule(allow(core.Egress, core.ProtocolUDP, nil, port(9))), func(in *policy.Input) {
+		in.Groups[1].Rules = []core.Rule{allow(core.Ingress, core.ProtocolUDP, nil, port(9))}
+	})
+	ab := policy.Path{SrcMAC: macA, DstMAC: macB, Src: a4, Dst: b4}
+	tr := policy.NewTracker(rs)
+	refused := tr.StepAll([]policy.Frame{ab.UDP(1, 9)}, nicA, policy.Closed)
+	if refused[0].Allowed || len(tr.Flows()) != 0 {
+		t.Errorf("nobody takes it: %v, flows %v", refused, tr.Flows())
+	}
+	vs := tr.StepAll([]policy.Frame{ab.UDP(1, 9)}, nicA, policy.Closed, nicB, policy.Uplink)
+	for i, allowed := range []bool{false, true, true} {
+		if vs[i].Allowed != allowed {
+			t.Errorf("port %d: %v", i, vs[i])
+		}
+	}
+	if fs := tr.Flows(); len(fs) != 1 || fs[0].To != keyB {
+		t.Errorf("flows %+v, want one of b's", fs)
+	}
+	tr.StepAll([]policy.Frame{policy.Multicast(macA, a4, policy.Broadcast).UDP(1, 9)}, nicA, nicB)
+	if fs := tr.Flows(); len(fs) != 2 || fs[1].To != (core.NICKey{}) {
+		t.Errorf("flows %+v, want nobody's for the broadcast", fs)
+	}
+}
+
+// From an address and port to themselves both directions are one.
+func TestTrackerFlowToItself(t *testing.T) {
+	self := policy.Path{SrcMAC: macX, DstMAC: macA, Src: x4, Dst: a4}
+	self.Src = a4
+	tr := policy.NewTracker(compile(t, rule(allow(core.Ingress, core.ProtocolUDP, nil, port(9)))))
+	run(t, tr, []step{
+		send("opens", self.UDP(9, 9), policy.Uplink, nicA, core.ReasonRule),
+		send("is its own answer", self.UDP(9, 9), policy.Uplink, nicA, core.ReasonEstablished),
+	})
+}
+
 func TestTrackerHostZone(t *testing.T) {
 	rs := compile(t, rule(allow(core.Egress, core.ProtocolTCP, nil, port(22))))
 	toHost := policy.Path{SrcMAC: macA, DstMAC: macX, Src: a4, Dst: ip("10.0.0.1")}
