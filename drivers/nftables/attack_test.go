@@ -390,7 +390,7 @@ func (a *arena) guarded(t *testing.T, device string) {
 	var out []byte
 	for deadline := time.Now().Add(2 * time.Second); time.Now().Before(deadline); time.Sleep(5 * time.Millisecond) {
 		labtest.Check(t, a.Do(func() (err error) {
-			out, err = exec.Command("nft", "list", "chain", "netdev", "ringwall", "link-local").CombinedOutput()
+			out, err = exec.Command("nft", "list", "table", "netdev", "ringwall").CombinedOutput()
 			return err
 		}))
 		if bytes.Contains(out, []byte(device)) {

@@ -208,6 +208,11 @@ func (b *Backend) Observe(ctx context.Context) (core.Observation, error) {
 	if err != nil {
 		return core.Observation{}, err
 	}
+	guard, err := b.observeGuard(ctx, now)
+	if err != nil {
+		return core.Observation{}, err
+	}
+	o.Drift = append(o.Drift, guard...)
 	for name := range b.needNetfilter(b.topo) {
 		if l, ok := now.Bridges[name]; ok && l.NFCall != links.AllNFCall {
 			o.Drift = append(o.Drift, core.Drift{Object: "bridge " + name,

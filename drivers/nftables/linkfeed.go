@@ -115,22 +115,70 @@ func (b *Backend) guardPorts(ctx context.Context) {
 	if b.guarded != nil && maps.Equal(ports, b.guarded) {
 		return
 	}
-	devices := slices.Sorted(maps.Keys(ports))
-	want := nft.State{}
-	if len(devices) > 0 {
-		want.Add(linkLocalGuard(devices, b.enforced.ruleset.Options.CountOnly))
-	}
-	have, _, err := b.conn.ReadState(ctx, netdevTable)
-	if err == nil {
-		if tx := nft.Diff(have, want); !tx.Empty() {
-			_, err = b.conn.Apply(ctx, tx)
-		}
-	}
-	if err != nil {
+	want := b.wantedGuard(slices.Sorted(maps.Keys(ports)))
+	if err := b.replaceGuard(ctx, ports, want); err != nil {
 		b.log.Warn("guarding the ports failed; trying again at the next change", "error", err)
 		return
 	}
 	b.guarded = ports
+}
+
+// replaceGuard goes by what stood when it was last looked at, where nothing has
+// gone since: a device takes its chain along, on most kernels.
+func (b *Backend) replaceGuard(ctx context.Context, ports map[string]int, want nft.State) error {
+	known := b.guarded != nil
+	for d, index := range b.guarded {
+		known = known && ports[d] == index
+	}
+	have := b.wantedGuard(slices.Sorted(maps.Keys(b.guarded)))
+	if !known {
+		var err error
+		if have, _, err = b.conn.ReadState(ctx, netdevTable); err != nil {
+			return err
+		}
+	}
+	tx := nft.Diff(have, want)
+	if tx.Empty() {
+		return nil
+	}
+	_, err := b.conn.Apply(ctx, tx)
+	if err != nil {
+		b.guarded = nil // look again
+	}
+	return err
+}
+
+func (b *Backend) wantedGuard(devices []string) nft.State {
+	if len(devices) == 0 {
+		return nft.State{}
+	}
+	return nft.State{}.Add(linkLocalGuard(devices, b.enforced.ruleset.Options.CountOnly))
+}
+
+// observeGuard compares the netdev table with what guardPorts has made of it.
+// Devices that came or went since are not missed: the watch of the links is about
+// to follow them.
+func (b *Backend) observeGuard(ctx context.Context, now links.Snapshot) ([]core.Drift, error) {
+	if b.guarded == nil {
+		return nil, nil
+	}
+	have, _, err := b.conn.ReadState(ctx, netdevTable)
+	if err != nil {
+		return nil, fmt.Errorf("read back the ports' table: %w", err)
+	}
+	var devices []string
+	for _, d := range slices.Sorted(maps.Keys(b.guarded)) {
+		// Of a device that went, newer kernels keep the chain.
+		kept := have[netdevTable] != nil && have[netdevTable].Chains[guardChain(d)] != nil
+		if p, ok := now.Ports[d]; kept || ok && p.Index == b.guarded[d] {
+			devices = append(devices, d)
+		}
+	}
+	var drift []core.Drift
+	for _, d := range nft.Compare(b.wantedGuard(devices), have) {
+		drift = append(drift, core.Drift{Object: d.Object, Difference: d.String()})
+	}
+	return drift, nil
 }
 
 // tell sends an event to whoever listens, and drops it for who is not reading:

@@ -40,7 +40,6 @@ func ctTuple(key expr.CtKey, size int) operand {
 var (
 	inName   = meta(expr.MetaKeyIIFNAME, 16)
 	outName  = meta(expr.MetaKeyOIFNAME, 16)
-	inType   = meta(expr.MetaKeyIIFTYPE, 2) // ARPHRD_*
 	protocol = meta(expr.MetaKeyPROTOCOL, 2)
 	l4proto  = meta(expr.MetaKeyL4PROTO, 1)
 	ctState  = operand{4, func(reg uint32) expr.Any { return &expr.Ct{Key: expr.CtKeySTATE, Register: reg} }}
@@ -70,6 +69,16 @@ var (
 	icmpTyCode = payload(expr.PayloadBaseTransportHeader, 0, 2) // type<<8|code, as core.Span
 	ndTarget   = payload(expr.PayloadBaseTransportHeader, 8, 16)
 )
+
+// isLaterFragment6 matches IPv6 fragments behind the first. Ports cannot tell: on
+// such a fragment kernel 6.18 loads the IP header's bytes for the transport's.
+func isLaterFragment6() []expr.Any {
+	const fragmentHeader, offset = 44, 2 // RFC 8200 4.5
+	field := operand{2, func(reg uint32) expr.Any {
+		return &expr.Exthdr{DestRegister: reg, Type: fragmentHeader, Offset: offset, Len: 2, Op: expr.ExthdrOpIpv6}
+	}}
+	return masked(field, []byte{0xff, 0xf8}, expr.CmpOpNeq, []byte{0, 0})
+}
 
 // Ethertypes, in network order as the frame has them.
 const (

@@ -50,13 +50,7 @@ func identities(n core.NICPolicy) []identity {
 		all = append(all, identity{mac, p.Prefix.Masked(), false})
 	}
 	if hasFamily(n, core.IPv6) {
-		macs := []core.MAC{n.Key.MAC}
-		for _, id := range all {
-			if !slices.Contains(macs, id.mac) {
-				macs = append(macs, id.mac)
-			}
-		}
-		for i, m := range macs {
+		for i, m := range macsOf(n) {
 			ll := m.LinkLocal()
 			all = append(all, identity{m, netip.PrefixFrom(ll, 128), i == 0})
 		}
@@ -67,6 +61,17 @@ func identities(n core.NICPolicy) []identity {
 				o.prefix.Bits() < id.prefix.Bits() && o.prefix.Contains(id.prefix.Addr()) && !id.prefix.IsSingleIP()
 		})
 	})
+}
+
+// macsOf lists a NIC's own MAC, and then those of its pairs.
+func macsOf(n core.NICPolicy) []core.MAC {
+	macs := []core.MAC{n.Key.MAC}
+	for _, p := range n.Pairs {
+		if p.MAC != (core.MAC{}) && !slices.Contains(macs, p.MAC) {
+			macs = append(macs, p.MAC)
+		}
+	}
+	return macs
 }
 
 // prefixPairs lists the pairs of a family that are more than one address.
@@ -133,8 +138,10 @@ func (d defs) addNIC(e elements, o core.Options, has sides, n core.NICPolicy) {
 		bridge("dad6", none, dev, nft.Addr(core.SolicitedNode(ll)), nft.Addr(ll))
 		if !hasFamily(n, core.IPv6) {
 			bridge("bare6", none, dev)
-			bridge("link-local6", none, dev, mac, nft.Addr(ll))
-			bridge("nd6", none, dev, nft.Addr(ll))
+			for _, m := range macsOf(n) {
+				bridge("link-local6", none, dev, nft.MAC(m[:]), nft.Addr(m.LinkLocal()))
+				bridge("nd6", none, dev, nft.Addr(m.LinkLocal()))
+			}
 		}
 		for _, id := range identities(n) {
 			d.addIdentity(e, n, dev, id)
@@ -170,7 +177,7 @@ func (d defs) addIdentity(e elements, n core.NICPolicy, dev nft.Field, id identi
 		}
 	}
 	// Who may speak of a flow: see the chain "related". Prefixes are addOwned's.
-	e.add(f.table, d.set(f.table, "checked"), none, mac)
+	e.add(f.table, d.set(f.table, "checked"), none, nft.IfName(n.Bridge), mac)
 	if id.prefix.IsSingleIP() {
 		e.add(f.table, d.set(f.table, "owner"), none, nft.IfName(n.Bridge), mac, addr)
 	}

@@ -1,7 +1,6 @@
 package nftables
 
 import (
-	"github.com/google/nftables/binaryutil"
 	"golang.org/x/sys/unix"
 
 	"github.com/ringwall/ringwall/core"
@@ -176,15 +175,7 @@ func (s skeleton) ip(f family) *nft.Table {
 		rule(in("owner", inName, etherSrc, f.ctDst), goTo("established")),
 		rule(in("owner-prefix", inName, etherSrc, f.ctSrc), goTo("established")),
 		rule(in("owner-prefix", inName, etherSrc, f.ctDst), goTo("established")),
-		rule(in("checked", etherSrc), goTo("alien")),
-		// A tunnel's packets have no MAC to look up, and no NIC sent them.
-		rule(notEqual(inType, binaryutil.NativeEndian.PutUint16(unix.ARPHRD_ETHER)), goTo("established")),
-		rule(notIn("checked", etherSrc), goTo("established")),
-		rule(in("owner", inName, etherSrc, f.ctSrc), goTo("established")),
-		rule(in("owner", inName, etherSrc, f.ctDst), goTo("established")),
-		rule(in("owner-prefix", inName, etherSrc, f.ctSrc), goTo("established")),
-		rule(in("owner-prefix", inName, etherSrc, f.ctDst), goTo("established")),
-		rule(in("checked", etherSrc), goTo("alien")),
+		rule(in("checked", inName, etherSrc), goTo("alien")),
 		// What comes out of a tunnel has no MAC to look up, and no NIC sent it.
 		rule(goTo("established")),
 	})
@@ -224,7 +215,7 @@ func ipSets(f family) []*nft.Set {
 	return []*nft.Set{
 		{Name: "entry", Key: nft.Types(dev), Data: nft.TypeVerdict},
 		{Name: "bridges", Key: nft.Types(dev)},
-		{Name: "checked", Key: nft.Types(mac)},
+		{Name: "checked", Key: nft.Types(dev, mac)},
 		{Name: "owner", Key: nft.Types(dev, mac, f.addr)},
 		{Name: "owner-prefix", Key: nft.Types(dev, mac, f.addr), Interval: true},
 	}

@@ -70,6 +70,8 @@ func (s skeleton) sourceChains() []*nft.Chain {
 			// link-local address and nothing else.
 			rule(in("link-local6", inName, etherSrc, ip6Src), isL4(core.ProtocolICMPv6), goTo("source-nd6")),
 			rule(in("link-local6", inName, etherSrc, ip6Src), isL4(core.ProtocolUDP), equal(srcPort, be16(546)), equal(dstPort, be16(547)), accept()),
+			// Fragments behind the first show no ports, and go nowhere without it.
+			rule(in("link-local6", inName, etherSrc, ip6Src), isL4(core.ProtocolUDP), isLaterFragment6(), accept()),
 			rule(denyOut(core.ReasonIPSpoof)),
 		}},
 		{Name: "source-dad6", Rules: []nft.Rule{

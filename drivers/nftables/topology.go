@@ -108,9 +108,14 @@ func nativeZone(z uint16) []byte {
 	return b[:2]
 }
 
+func guardChain(device string) string { return "link-local/" + device }
+
 // linkLocalGuard drops frames to 01:80:c2:00:00:0X at the ports, or counts them
 // only. A bridge hands them to the host, on the port itself, without asking any
 // bridge hook.
+//
+// Each port has a chain of its own: kernels before 6.4 cannot add a device to a
+// chain, and take a request to remove one for a request to remove the chain.
 func linkLocalGuard(devices []string, countOnly bool) *nft.Table {
 	t := nft.NewTable(netdevTable.Family, netdevTable.Name)
 	t.AddSet(newCounterSet(counterSet(core.Egress, core.ReasonLinkLocal)))
@@ -119,7 +124,9 @@ func linkLocalGuard(devices []string, countOnly bool) *nft.Table {
 	if !countOnly {
 		rules = append(rules, rule(reserved, drop()))
 	}
-	t.AddChain(&nft.Chain{Name: "link-local", Rules: rules,
-		Base: &nft.Base{Type: nft.TypeFilter, Hook: nft.NetDevIngress, Priority: 0, Policy: nft.Accept, Devices: devices}})
+	for _, d := range devices {
+		t.AddChain(&nft.Chain{Name: guardChain(d), Rules: rules,
+			Base: &nft.Base{Type: nft.TypeFilter, Hook: nft.NetDevIngress, Priority: 0, Policy: nft.Accept, Devices: []string{d}}})
+	}
 	return t
 }
