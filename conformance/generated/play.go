@@ -23,11 +23,13 @@ type Play struct {
 	Events []Event
 }
 
-// Event is a frame, its fragments, or a change of the world.
+// Event is a frame, its fragments, or a change of the world, with a restart of
+// the backend behind it perhaps.
 type Event struct {
 	Passage *policytest.Passage
 	Split   split
 	World   *policytest.World
+	Restart bool
 }
 
 // split says how a packet is sent.
@@ -51,6 +53,7 @@ func Plays(s policytest.Shape) *rapid.Generator[Play] {
 		n := rapid.SampledFrom(lengths).Draw(t, "length")
 		for _, e := range policytest.Sequences(p.World, n).Draw(t, "events") {
 			x := Event{Passage: e.Passage, World: e.World}
+			x.Restart = e.World != nil && rapid.IntRange(0, 7).Draw(t, "restart") == 0
 			if e.Passage != nil && rapid.IntRange(0, 7).Draw(t, "split") == 0 && canSplit(e.Passage.Frame) {
 				x.Split = rapid.SampledFrom([]split{inPieces, inPieces, inPiecesBackwards, forgedPiece, missingPiece}).Draw(t, "how")
 			}
@@ -113,7 +116,8 @@ func (p Play) String() string {
 	for i, e := range p.Events {
 		switch {
 		case e.World != nil:
-			fmt.Fprintf(&b, "event %d: the world changes\n%s", i, indent(describe(*e.World)))
+			and := map[bool]string{true: ", and the backend restarts"}[e.Restart]
+			fmt.Fprintf(&b, "event %d: the world changes%s\n%s", i, and, indent(describe(*e.World)))
 		default:
 			how := [...]string{"", " (in pieces)", " (in pieces, backwards)", " (one piece forged)", " (one piece missing)"}[e.Split]
 			fmt.Fprintf(&b, "event %d: %s to %s: %s%s\n", i, e.Passage.From, e.Passage.To, e.Passage.Frame, how)

@@ -52,7 +52,7 @@ func Run(t *testing.T, target scenarios.Target) {
 	plays := Plays(shape)
 	rapid.Check(t, func(rt *rapid.T) {
 		p := plays.Draw(rt, "play")
-		if err := s.play(t.Context(), p); err != nil {
+		if err := s.judge(t.Context(), t, p); err != nil {
 			failed = &p
 			rt.Fatal(err)
 		}

@@ -64,6 +64,7 @@ func Found() []Scenario {
 					{Name: "and back", From: "uplink", To: "vnet0", Frame: itself(macU, macA, e.a).Raw(47), Want: true, Reason: core.ReasonEstablished},
 				},
 			},
+			sameVirtualMAC(e),
 			Scenario{
 				// Tagged packets are not looked into, and begin no flow.
 				Name: "a tagged packet begins no flow/" + n, Rows: []string{"sender 3", "receiver 17"},
@@ -80,7 +81,47 @@ func Found() []Scenario {
 			},
 		)
 	}
-	return append(out, virtualMACs())
+	return append(out, virtualMACs(), virtualMACWithoutIPv6())
+}
+
+// sameVirtualMAC: routers on two bridges use the same virtual MAC, as VRRP has
+// them; whether one may spoof is not for the other's bridge to say.
+func sameVirtualMAC(e ends) Scenario {
+	virtual := core.MAC{0, 0, 0x5e, 0, 1, 1}
+	vip := map[core.Family]netip.Addr{core.IPv4: netip.MustParseAddr("10.0.0.100"), core.IPv6: netip.MustParseAddr("fd00::100")}[e.family]
+	w := twoBridges()
+	w.VMs[0].NICs[0].SpoofingAllowed = true
+	w.VMs[2].NICs[0].Pairs = []core.AddressPair{{Prefix: netip.PrefixFrom(vip, vip.BitLen()), MAC: virtual}}
+	p := policy.Path{SrcMAC: virtual, DstMAC: macU, Src: vip, Dst: e.u}
+	return Scenario{
+		Name: "a virtual mac of two bridges/" + e.family.String(), Rows: []string{"sender 16"}, World: w,
+		Steps: []Step{
+			{Name: "query", From: "vnet0", To: "uplink", Frame: p.UDP(1000, 53), Want: true},
+			{Name: "answer", From: "uplink", To: "vnet0", Frame: p.Reverse().UDP(53, 1000), Want: true, Reason: core.ReasonEstablished},
+			{Name: "an error about it", From: "vnet0", To: "uplink", Frame: p.Unreachable(p.Reverse().UDP(53, 1000)), Want: true, Reason: core.ReasonRelated},
+		},
+	}
+}
+
+// virtualMACWithoutIPv6: the virtual MAC of an IPv4 address speaks ND from its
+// link-local address, as the NIC's own does, though the NIC has no IPv6.
+func virtualMACWithoutIPv6() Scenario {
+	virtual := core.MAC{0, 0, 0x5e, 0, 1, 1}
+	ll := virtual.LinkLocal()
+	w := bare()
+	w.VMs[0].NICs[0].Pairs = []core.AddressPair{{Prefix: netip.MustParsePrefix("10.0.0.100/32"), MAC: virtual}}
+	return Scenario{
+		Name: "a virtual mac on a nic without ipv6", Rows: []string{"sender 21", "sender 22", "receiver 13", "receiver 14"}, World: w,
+		Steps: []Step{
+			{Name: "solicits", From: "vnet0", To: "uplink", Frame: policy.Solicitation(virtual, ll, u6), Want: true, Reason: core.ReasonAlways},
+			{Name: "dhcpv6", From: "vnet0", To: "uplink", Frame: policy.DHCPv6Solicit(virtual, ll), Want: true, Reason: core.ReasonAlways},
+			{Name: "data", From: "vnet0", To: "uplink", Frame: policy.Path{SrcMAC: virtual, DstMAC: macU, Src: ll, Dst: macU.LinkLocal()}.UDP(1, 2), Reason: core.ReasonIPSpoof},
+			{Name: "with the own mac", From: "vnet0", To: "uplink", Frame: policy.Solicitation(macA, ll, u6), Reason: core.ReasonIPSpoof},
+			{Name: "is solicited", From: "uplink", To: "vnet0", Frame: policy.Path{SrcMAC: macU, DstMAC: virtual, Src: macU.LinkLocal(), Dst: ll}.Packet(policy.ICMPv6{Type: policy.ICMPv6NeighbourSolicitation, Target: ll}), Want: true, Reason: core.ReasonAlways},
+			{Name: "advertises", From: "vnet0", To: "uplink", Frame: policy.Path{SrcMAC: virtual, DstMAC: macU, Src: ll, Dst: macU.LinkLocal()}.Advertisement(ll), Want: true, Reason: core.ReasonAlways},
+			{Name: "hears data", From: "uplink", To: "vnet0", Frame: policy.Path{SrcMAC: macU, DstMAC: virtual, Src: macU.LinkLocal(), Dst: ll}.UDP(1, 2), Reason: core.ReasonDestination},
+		},
+	}
 }
 
 // virtualMACs: a NIC speaks for its own addresses with any of its MACs before it
@@ -92,11 +133,13 @@ func virtualMACs() Scenario {
 	w.VMs[0].NICs[0].Pairs = []core.AddressPair{{Prefix: netip.MustParsePrefix("fd00::100/128"), MAC: virtual}}
 	done := policy.Multicast(macA, unspecified, policy.AllRouters).Packet(policy.ICMPv6{Type: policy.ICMPv6MLDDone})
 	return Scenario{
-		Name: "duplicate address detection with a virtual mac", Rows: []string{"sender 11", "sender 21"}, World: w,
+		Name: "a virtual mac without an address", Rows: []string{"sender 11", "sender 20", "sender 21", "receiver 11"}, World: w,
 		Steps: []Step{
 			{Name: "own address", From: "vnet0", To: "uplink", Frame: policy.DAD(virtual, a6), Want: true, Reason: core.ReasonAlways},
 			{Name: "the pair's address", From: "vnet0", To: "uplink", Frame: policy.DAD(virtual, netip.MustParseAddr("fd00::100")), Reason: core.ReasonIPSpoof},
 			{Name: "another's", From: "vnet0", To: "uplink", Frame: policy.DAD(virtual, b6), Reason: core.ReasonIPSpoof},
+			{Name: "dhcpv6", From: "vnet0", To: "uplink", Frame: policy.DHCPv6Solicit(virtual, virtual.LinkLocal()), Want: true, Reason: core.ReasonAlways},
+			{Name: "dhcpv6 answer", From: "uplink", To: "vnet0", Frame: policy.Path{SrcMAC: macU, DstMAC: virtual, Src: macU.LinkLocal(), Dst: virtual.LinkLocal()}.UDP(547, 546), Want: true, Reason: core.ReasonAlways},
 			{Name: "report", From: "vnet0", To: "uplink", Frame: policy.MLDReport(virtual, unspecified), Want: true, Reason: core.ReasonAlways},
 			{Name: "report with a foreign mac", From: "vnet0", To: "uplink", Frame: policy.MLDReport(macC, unspecified), Reason: core.ReasonMACSpoof},
 			{Name: "done", From: "vnet0", To: "uplink", Frame: done, Reason: core.ReasonIPSpoof},

@@ -93,6 +93,8 @@ func Guards() []Scenario {
 				{Name: "dad", From: "vnet0", To: "uplink", Frame: dad(llA), Want: true},
 				{Name: "rs", From: "vnet0", To: "uplink", Frame: policy.RouterSolicitation(macA, llA), Want: true},
 				{Name: "dhcpv6", From: "vnet0", To: "uplink", Frame: policy.DHCPv6Solicit(macA, llA), Want: true},
+				{Name: "dhcpv6 in pieces", From: "vnet0", To: "uplink", Fragments: policy.Path{SrcMAC: macA, DstMAC: macU, Src: llA, Dst: llU}.UDP(546, 547).Fragments(31, firstPiece, datagram), Want: true, Reason: core.ReasonAlways},
+				{Name: "data in pieces", From: "vnet0", To: "uplink", Fragments: policy.Path{SrcMAC: macA, DstMAC: macU, Src: llA, Dst: llU}.UDP(1, 2).Fragments(32, firstPiece, datagram), Reason: core.ReasonIPSpoof},
 				{Name: "dhcpv6 answer", From: "uplink", To: "vnet0", Frame: policy.Path{SrcMAC: macU, DstMAC: macA, Src: llU, Dst: llA}.UDP(547, 546), Want: true},
 				{Name: "link-local data in", From: "uplink", To: "vnet0", Frame: policy.Path{SrcMAC: macU, DstMAC: macA, Src: llU, Dst: llA}.UDP(1, 2), Reason: core.ReasonDestination},
 				{Name: "nd in", From: "uplink", To: "vnet0", Frame: policy.Solicitation(macU, llU, llA), Want: true},

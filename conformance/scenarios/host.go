@@ -47,6 +47,9 @@ func Pairs() []Scenario {
 				Step{Name: "arp of the virtual address", From: "vnet1", To: "uplink", Frame: policy.GratuitousARP(virtual, vip), Want: true},
 				Step{Name: "arp of it with the own mac", From: "vnet1", To: "uplink", Frame: policy.GratuitousARP(macB, vip), Reason: core.ReasonARPSpoof},
 				Step{Name: "arp in the prefix", From: "vnet1", To: "uplink", Frame: policy.ARPRequest(macB, within, u4), Want: true},
+				Step{Name: "probe of the virtual address", From: "vnet1", To: "uplink", Frame: policy.ARPProbe(virtual, vip), Want: true},
+				Step{Name: "probe of it with the own mac", From: "vnet1", To: "uplink", Frame: policy.ARPProbe(macB, vip), Reason: core.ReasonARPSpoof},
+				Step{Name: "probe of the own address with the virtual mac", From: "vnet1", To: "uplink", Frame: policy.ARPProbe(virtual, e.b), Reason: core.ReasonARPSpoof},
 				Step{Name: "probe in the prefix", From: "vnet1", To: "uplink", Frame: policy.ARPProbe(macB, within), Want: true})
 		} else {
 			steps = append(steps,

@@ -29,7 +29,7 @@ func NewModel(w World) (*Model, error) {
 
 // Reset puts another world on the same layout, and forgets all flows.
 func (m *Model) Reset(w World) error {
-	m.World = w
+	m.World = w.clone()
 	if err := m.compile(); err != nil {
 		return err
 	}
@@ -44,6 +44,18 @@ func (m *Model) compile() error {
 	}
 	m.Ruleset = policy.Version(rs)
 	return nil
+}
+
+// clone keeps a scenario's world from the changes of its steps.
+func (w World) clone() World {
+	w.Groups, w.VMs = slices.Clone(w.Groups), slices.Clone(w.VMs)
+	for i := range w.Groups {
+		w.Groups[i].Rules = slices.Clone(w.Groups[i].Rules)
+	}
+	for i := range w.VMs {
+		w.VMs[i].NICs = slices.Clone(w.VMs[i].NICs)
+	}
+	return w
 }
 
 // Change alters the world, and gives what leads from the old ruleset to the

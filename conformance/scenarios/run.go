@@ -20,7 +20,11 @@ func Run(t *testing.T, target Target, all ...Scenario) {
 		t.Run(s.Name, func(t *testing.T) {
 			t.Parallel()
 			r := Start(t, target, s.World)
-			SkipWithout(t, r.Backend, s.Needs...)
+			needs, err := s.features()
+			if err != nil {
+				t.Fatal(err)
+			}
+			SkipWithout(t, r.Backend, needs...)
 			if err := r.Sync(t.Context()); err != nil {
 				t.Fatal(err)
 			}
@@ -34,6 +38,26 @@ func Run(t *testing.T, target Target, all ...Scenario) {
 			}
 		})
 	}
+}
+
+// features are those that the scenario says it needs, and those that its
+// rulesets need from beginning to end.
+func (s Scenario) features() ([]core.Feature, error) {
+	m, err := NewModel(s.World)
+	if err != nil {
+		return nil, err
+	}
+	needs := slices.Concat(s.Needs, m.Ruleset.Ruleset.RequiredFeatures())
+	for _, step := range s.Steps {
+		if step.Change == nil {
+			continue
+		}
+		if _, err := m.Change(step.Change); err != nil {
+			return nil, fmt.Errorf("%s: %w", step.Name, err)
+		}
+		needs = append(needs, m.Ruleset.Ruleset.RequiredFeatures()...)
+	}
+	return needs, nil
 }
 
 // Step plays one step. The error says in what the table, the evaluator and the

@@ -2,10 +2,14 @@ package scenarios
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
 	"testing"
+	"time"
+
+	"github.com/vishvananda/netlink"
 
 	"github.com/ringwall/ringwall/conformance/lab"
 	"github.com/ringwall/ringwall/conformance/lab/labtest"
@@ -36,7 +40,7 @@ func Start(t testing.TB, target Target, w World) *Running {
 	r.Model = labtest.Must(NewModel(w))(t)
 	r.Host = labtest.New(t, lab.Options{Forwarding: w.Routed})
 	r.plug()
-	r.Backend = labtest.Must(target.open(t.Context(), t, r.Host))(t)
+	r.Backend = labtest.Must(target.Open(t.Context(), t, r.Host))(t)
 	t.Cleanup(func() {
 		if r.stopped {
 			return
@@ -64,7 +68,7 @@ func (r *Running) plug() {
 	}))
 	for _, name := range r.layout.bridges {
 		r.Host.AddBridge(lab.BridgeSpec{Name: name, MAC: r.layout.router(name), Addresses: r.World.Bridges[name], NoSnooping: true})
-		r.see(name, r.Host.Port(name))
+		r.see(name, r.bridgePort(name))
 	}
 	var specs []lab.StationSpec
 	add := func(label string, p lab.PortSpec) {
@@ -87,6 +91,19 @@ func (r *Running) plug() {
 	r.watch = labtest.Observe(r.t, watched...)
 	r.ports["uplink"] = r.ports["uplink:br0"]
 	labtest.Check(r.t, r.introduce())
+}
+
+// bridgePort looks a bridge up again while the kernel is about to add addresses
+// of its own to it: a list that changes under the reader is not given.
+func (r *Running) bridgePort(name string) *lab.Port {
+	for deadline := time.Now().Add(5 * time.Second); ; time.Sleep(time.Millisecond) {
+		p, err := r.Host.Host.Port(name)
+		if errors.Is(err, netlink.ErrDumpInterrupted) && time.Now().Before(deadline) {
+			continue
+		}
+		labtest.Check(r.t, err)
+		return p
+	}
 }
 
 func (r *Running) see(label string, p *lab.Port) { r.ports[label], r.labels[p] = p, label }
@@ -202,7 +219,7 @@ func (r *Running) stop() error {
 }
 
 func (r *Running) restart(ctx context.Context) error {
-	b, err := r.target.open(ctx, r.t, r.Host)
+	b, err := r.target.Open(ctx, r.t, r.Host)
 	if err != nil {
 		return err
 	}

@@ -22,8 +22,8 @@ type Target struct {
 	Start func(ctx context.Context, t testing.TB) (core.BackendDriver, error)
 }
 
-// open starts the target in a host.
-func (g Target) open(ctx context.Context, t testing.TB, h *labtest.Host) (b core.SecurityGroupBackend, err error) {
+// Open starts the target in a host of the lab.
+func (g Target) Open(ctx context.Context, t testing.TB, h *labtest.Host) (b core.SecurityGroupBackend, err error) {
 	// What is opened outlives the call, and the test's context ends before its
 	// cleanups.
 	ctx = context.WithoutCancel(ctx)

@@ -217,9 +217,21 @@ func (s Shot) fragments() []policy.Frame {
 	return nil
 }
 
+// Disagreement is what packets and evaluator say of a shot, at each port where
+// they differ.
+type Disagreement struct {
+	Shot  Shot
+	Leak  bool // something arrived that should not have
+	Ports []string
+}
+
+func (d *Disagreement) Error() string {
+	return d.Shot.String() + ": " + strings.Join(d.Ports, "; ")
+}
+
 // disagreement compares what should be seen with what was, port by port.
 func (r *Running) disagreement(s Shot, want map[string]policy.Verdict, got map[string]bool) error {
-	var wrong []string
+	d := &Disagreement{Shot: s}
 	for _, label := range slices.Sorted(maps.Keys(r.ports)) {
 		v, asked := want[label]
 		if label == "host" || label == "uplink" || v.Allowed == got[label] {
@@ -229,10 +241,11 @@ func (r *Running) disagreement(s Shot, want map[string]policy.Verdict, got map[s
 		if asked {
 			says = fmt.Sprintf("the evaluator says %v (sender row %d, receiver row %d)", v, v.Sender.Row, v.Receiver.Row)
 		}
-		wrong = append(wrong, fmt.Sprintf("at %s %s, on the wire: arrived is %v", label, says, got[label]))
+		d.Ports = append(d.Ports, fmt.Sprintf("at %s %s, on the wire: arrived is %v", label, says, got[label]))
+		d.Leak = d.Leak || got[label]
 	}
-	if len(wrong) > 0 {
-		return fmt.Errorf("%s: %s", s, strings.Join(wrong, "; "))
+	if len(d.Ports) > 0 {
+		return d
 	}
 	return nil
 }
