@@ -30,6 +30,9 @@ type Instance struct {
 	// speaks for the VM's groups; when not, only key, name, MACs and bindings
 	// are known here.
 	Claims bool
+	// DomainID is the hypervisor's id of this run of the VM, another at every
+	// start (libvirt's and XAPI's domain id). Empty = not known.
+	DomainID string
 }
 
 // VMEventKind is what happened.

@@ -27,10 +27,20 @@ func ParseMAC(s string) (MAC, error) {
 
 func (m MAC) String() string { return net.HardwareAddr(m[:]).String() }
 
-// MarshalText and UnmarshalText make a MAC a string in JSON and YAML.
-func (m MAC) MarshalText() ([]byte, error) { return []byte(m.String()), nil }
+// MarshalText and UnmarshalText make a MAC a string in JSON and YAML. Zero is the
+// empty one: a pair without a MAC of its own comes back as it was.
+func (m MAC) MarshalText() ([]byte, error) {
+	if m == (MAC{}) {
+		return []byte{}, nil
+	}
+	return []byte(m.String()), nil
+}
 
 func (m *MAC) UnmarshalText(b []byte) (err error) {
+	if len(b) == 0 {
+		*m = MAC{}
+		return nil
+	}
 	*m, err = ParseMAC(string(b))
 	return err
 }

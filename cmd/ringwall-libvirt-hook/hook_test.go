@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -23,6 +24,8 @@ import (
 	"github.com/ringwall/ringwall/conformance/guests/probe"
 	"github.com/ringwall/ringwall/conformance/lab"
 	"github.com/ringwall/ringwall/core"
+	"github.com/ringwall/ringwall/core/api"
+	"github.com/ringwall/ringwall/core/engine"
 	"github.com/ringwall/ringwall/hypervisors/kvm"
 	"github.com/ringwall/ringwall/hypervisors/kvm/hook"
 )
@@ -32,13 +35,13 @@ var macA = core.MAC{0x52, 0x54, 0, 0, 0, 0xa}
 // fakeAgent answers on a socket as ringwalld does.
 type fakeAgent struct {
 	mu     sync.Mutex
-	got    []programRequest
-	answer func(programRequest) (int, any)
+	got    []api.ProgramRequest
+	answer func(api.ProgramRequest) (int, any)
 }
 
 func (a *fakeAgent) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	b, _ := io.ReadAll(r.Body)
-	var req programRequest
+	var req api.ProgramRequest
 	if err := json.Unmarshal(b, &req); err != nil || r.URL.Path != "/v1/program" || r.Method != http.MethodPost {
 		http.Error(w, fmt.Sprintf("%s %s: %v", r.Method, r.URL.Path, err), http.StatusBadRequest)
 		return
@@ -65,10 +68,17 @@ func (a *fakeAgent) serve(t *testing.T, socket string) {
 	t.Cleanup(func() { s.Close() })
 }
 
-func ok(programRequest) (int, any) { return http.StatusOK, programmed{Policy: true} }
+func ok(api.ProgramRequest) (int, any) { return http.StatusOK, result(engine.InForce) }
+
+func result(outcomes ...engine.Outcome) (r api.ProgramResult) {
+	for _, o := range outcomes {
+		r.NICs = append(r.NICs, engine.Programmed{NICStatus: engine.NICStatus{NIC: core.NICKey{VM: "k", MAC: macA}, State: engine.Closed, Reason: "why"}, Outcome: o})
+	}
+	return r
+}
 
 func TestProgramCarriesTheWholeInstance(t *testing.T) {
-	in := core.Instance{Claims: true, VM: core.VM{Key: "k", Name: "n", Kind: core.SystemVM, NICs: []core.NIC{{
+	in := core.Instance{Claims: true, DomainID: "7", VM: core.VM{Key: "k", Name: "n", Kind: core.SystemVM, NICs: []core.NIC{{
 		MAC: macA, Addresses: []netip.Addr{netip.MustParseAddr("10.0.0.1"), netip.MustParseAddr("fd00::1")}, Groups: []string{"web"}, SpoofingAllowed: true,
 		Pairs:   []core.AddressPair{{Prefix: netip.MustParsePrefix("10.0.0.0/24")}, {Prefix: netip.MustParsePrefix("10.0.0.9/32"), MAC: macA}},
 		Binding: core.Binding{Bridge: "br0", Devices: []string{"vnet0"}},
@@ -80,20 +90,42 @@ func TestProgramCarriesTheWholeInstance(t *testing.T) {
 	if outcome != hook.Enforced || err != nil {
 		t.Fatal(outcome, err)
 	}
-	want := programRequest{Key: "k", Name: "n", Kind: "system", Claims: true, NICs: []programNIC{{
+	want := api.ProgramRequest{DomainID: "7", Key: "k", Name: "n", Kind: "system", Claims: true, NICs: []api.ProgramNIC{{
 		MAC: macA, Bridge: "br0", Devices: []string{"vnet0"}, Addresses: in.VM.NICs[0].Addresses, Groups: []string{"web"}, SpoofingAllowed: true,
-		Pairs: []programPair{{Address: netip.MustParsePrefix("10.0.0.0/24")}, {Address: netip.MustParsePrefix("10.0.0.9/32"), MAC: &macA}},
+		Pairs: []api.ProgramPair{{Address: netip.MustParsePrefix("10.0.0.0/24")}, {Address: netip.MustParsePrefix("10.0.0.9/32"), MAC: &macA}},
 	}}}
-	if d := cmp.Diff([]programRequest{want}, a.got, cmpopts.EquateComparable(netip.Addr{}, netip.Prefix{})); d != "" {
+	if d := cmp.Diff([]api.ProgramRequest{want}, a.got, cmpopts.EquateComparable(netip.Addr{}, netip.Prefix{})); d != "" {
 		t.Errorf("the agent got (-want +got):\n%s", d)
 	}
-	a.answer = func(programRequest) (int, any) { return http.StatusOK, programmed{} }
-	if outcome, err := (agent{socket}).Program(t.Context(), in); outcome != hook.NoPolicy || err != nil {
-		t.Errorf("nothing known: %v, %v", outcome, err)
-	}
-	a.answer = func(programRequest) (int, any) { return http.StatusConflict, "another's" }
-	if _, err := (agent{socket}).Program(t.Context(), in); err == nil || !strings.Contains(err.Error(), "another's") {
+	a.answer = func(api.ProgramRequest) (int, any) { return http.StatusServiceUnavailable, nil }
+	if _, err := (agent{socket}).Program(t.Context(), in); err == nil || !strings.Contains(err.Error(), "503") {
 		t.Errorf("refused: %v", err)
+	}
+	if _, err := (agent{socket + "-none"}).Program(t.Context(), in); !errors.Is(err, core.ErrNotReady) {
+		t.Errorf("no agent: %v", err)
+	}
+}
+
+// A VM's outcome is that of its NICs together.
+func TestOutcome(t *testing.T) {
+	for _, tc := range []struct {
+		nics    []engine.Outcome
+		want    hook.Outcome
+		failure bool
+	}{
+		{nil, hook.NoPolicy, false},
+		{[]engine.Outcome{engine.NotOurs}, hook.NoPolicy, false},
+		{[]engine.Outcome{engine.NoPolicy, engine.NoPolicy}, hook.NoPolicy, false},
+		{[]engine.Outcome{engine.InForce, engine.NoPolicy, engine.NotOurs}, hook.Enforced, false},
+		{[]engine.Outcome{engine.InForce, engine.Failed}, hook.Enforced, true},
+	} {
+		got, err := outcome(result(tc.nics...).NICs)
+		if got != tc.want || (err != nil) != tc.failure {
+			t.Errorf("%v: %v, %v", tc.nics, got, err)
+		}
+		if err != nil && !strings.Contains(err.Error(), macA.String()+" is closed: why") {
+			t.Errorf("the error does not name the NIC: %v", err)
+		}
 	}
 }
 
@@ -171,7 +203,7 @@ func TestLibvirtRunsTheHookBeforeTheGuest(t *testing.T) {
 
 			var device string
 			var early uint64
-			s.agent.answer = func(r programRequest) (int, any) {
+			s.agent.answer = func(r api.ProgramRequest) (int, any) {
 				device = r.NICs[0].Devices[0]
 				time.Sleep(2 * time.Second) // a guest that ran would have sent by now
 				early = s.received(device)
@@ -183,9 +215,9 @@ func TestLibvirtRunsTheHookBeforeTheGuest(t *testing.T) {
 				Metadata: `<r:vm xmlns:r="urn:ringwall:vm:1"><r:nic mac="52:54:00:00:00:0a"><r:group>web</r:group></r:nic></r:vm>`,
 				Boot:     probe.Config{Flood: &probe.Flood{NIC: macA, Frame: frame, Interval: time.Millisecond}}})
 			s.must(err)
-			want := []programRequest{{Key: core.VMKey(g.UUID()), Name: "eager", Kind: "user", Claims: true,
-				NICs: []programNIC{{MAC: macA, Bridge: "br0", Devices: []string{device}, Groups: []string{"web"}}}}}
-			if d := cmp.Diff(want, s.agent.got); d != "" {
+			want := []api.ProgramRequest{{Key: core.VMKey(g.UUID()), Name: "eager", Kind: "user", Claims: true,
+				NICs: []api.ProgramNIC{{MAC: macA, Bridge: "br0", Devices: []string{device}, Groups: []string{"web"}}}}}
+			if d := cmp.Diff(want, s.agent.got, cmpopts.IgnoreFields(api.ProgramRequest{}, "DomainID")); d != "" {
 				t.Errorf("the agent got (-want +got):\n%s", d)
 			}
 			if early != 0 {
@@ -226,7 +258,7 @@ func TestFailureAtARealLibvirt(t *testing.T) {
 		t.Errorf("refuse: %v; want an error that says so", err)
 	}
 	// An agent that knows nothing of the VM.
-	s.agent.answer = func(programRequest) (int, any) { return http.StatusOK, programmed{} }
+	s.agent.answer = func(api.ProgramRequest) (int, any) { return http.StatusOK, result(engine.NoPolicy) }
 	s.agent.serve(t, s.daemon.Dir("/run/ringwall/ringwall.sock"))
 	s.must(g.Launch())
 	s.must(g.Destroy())

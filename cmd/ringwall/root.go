@@ -153,7 +153,7 @@ func (a *app) root() *cobra.Command {
 	}
 	add("change", a.applyCommand(), a.deleteCommand())
 	add("look", a.getCommand(), a.diffCommand(), a.explainCommand(), a.statusCommand(), a.countersCommand())
-	add("agent", a.doctorCommand(), a.verifyCommand(), a.pluginCommand(), a.configCommand(), a.versionCommand())
+	add("agent", a.doctorCommand(), a.verifyCommand(), a.pluginCommand(), a.configCommand(), a.installCommand(), a.uninstallCommand(), a.versionCommand())
 	root.SetHelpCommandGroupID("agent")
 	root.SetCompletionCommandGroupID("agent")
 	return root

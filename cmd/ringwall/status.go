@@ -148,7 +148,8 @@ func (a *app) verifyCommand() *cobra.Command {
 		Use:   "verify",
 		Short: "Read back what the kernel enforces and compare it",
 		Long: `Read back what is enforced, object by object, and compare it with what should be.
-Nothing is changed; the agent repairs differences by itself and logs them.
+Nothing is changed, by --standalone neither; an agent that runs repairs differences by
+itself and logs them.
 
 Exit code 3 when there are differences, 0 when there are none.`,
 		Example: `  ringwall verify`,

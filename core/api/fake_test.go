@@ -11,6 +11,7 @@ type fake struct {
 	Service // calls that no test expects panic
 	apply   func(context.Context, ApplyRequest) (Change, error)
 	status  func(context.Context) (Status, error)
+	program func(context.Context, ProgramRequest) (ProgramResult, error)
 }
 
 func (f *fake) Version(context.Context, Empty) (Version, error) {
@@ -50,4 +51,8 @@ func dial(t *testing.T, path string) *Client {
 	}
 	t.Cleanup(c.Close)
 	return c
+}
+
+func (f *fake) Program(ctx context.Context, in ProgramRequest) (ProgramResult, error) {
+	return f.program(ctx, in)
 }

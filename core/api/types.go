@@ -9,6 +9,7 @@ import (
 	"github.com/ringwall/ringwall/core/config"
 	"github.com/ringwall/ringwall/core/engine"
 	"github.com/ringwall/ringwall/core/plugin"
+	"github.com/ringwall/ringwall/core/source/cloudstack"
 	"github.com/ringwall/ringwall/core/source/manifest"
 )
 
@@ -28,6 +29,9 @@ type Service interface {
 	NICs(context.Context, ObjectsRequest) ([]NIC, error)
 	Sets(context.Context, ObjectsRequest) ([]Set, error)
 	Rules(context.Context, ObjectsRequest) ([]Rule, error)
+	// Program takes a VM for present that is about to run, and returns when its
+	// NICs are held to their policy or says why not. It waits for no hypervisor.
+	Program(context.Context, ProgramRequest) (ProgramResult, error)
 	Explain(context.Context, ExplainRequest) (Explanation, error)
 	Status(context.Context, Empty) (Status, error)
 	// Verify reads back what is enforced and compares it.
@@ -39,26 +43,30 @@ type Service interface {
 	// Reload reads config anew. An invalid one is an error, and the one that
 	// runs stays.
 	Reload(context.Context, Empty) (Config, error)
+	// CloudStack answers a call of CloudStack's agent.
+	CloudStack(context.Context, cloudstack.Call) (cloudstack.Answer, error)
 }
 
 // verbs maps each verb to its method.
 func verbs(s Service) map[string]http.Handler {
 	return map[string]http.Handler{
-		"version":  handle(s.Version),
-		"apply":    handle(s.Apply),
-		"delete":   handle(s.Delete),
-		"objects":  handle(s.Objects),
-		"nics":     handle(s.NICs),
-		"sets":     handle(s.Sets),
-		"rules":    handle(s.Rules),
-		"explain":  handle(s.Explain),
-		"status":   handle(s.Status),
-		"verify":   handle(s.Verify),
-		"doctor":   handle(s.Doctor),
-		"plugins":  handle(s.Plugins),
-		"counters": handle(s.Counters),
-		"config":   handle(s.Config),
-		"reload":   handle(s.Reload),
+		"version":    handle(s.Version),
+		"apply":      handle(s.Apply),
+		"delete":     handle(s.Delete),
+		"objects":    handle(s.Objects),
+		"nics":       handle(s.NICs),
+		"sets":       handle(s.Sets),
+		"rules":      handle(s.Rules),
+		"program":    handle(s.Program),
+		"explain":    handle(s.Explain),
+		"status":     handle(s.Status),
+		"verify":     handle(s.Verify),
+		"doctor":     handle(s.Doctor),
+		"plugins":    handle(s.Plugins),
+		"counters":   handle(s.Counters),
+		"config":     handle(s.Config),
+		"reload":     handle(s.Reload),
+		"cloudstack": handle(s.CloudStack),
 	}
 }
 

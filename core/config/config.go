@@ -61,6 +61,23 @@ type Config struct {
 	AlwaysAllow   []string           `koanf:"always_allow"`
 	Multicast     core.MulticastMode `koanf:"multicast"`
 	Enforce       bool               `koanf:"enforce"`
+
+	CloudStack CloudStack `koanf:"cloudstack"`
+}
+
+// What leaves a CloudStack VM before its rules have come.
+const (
+	BeforeHold  = "hold"
+	BeforeAllow = "allow"
+)
+
+// CloudStack is how CloudStack's agent is answered.
+type CloudStack struct {
+	Enabled     bool   `koanf:"enabled"`
+	BeforeRules string `koanf:"before_rules"`
+	Files       string `koanf:"files"`
+	Lock        string `koanf:"lock"`
+	Log         string `koanf:"log"`
 }
 
 // Socket is where the agent listens and who may speak to it besides root.

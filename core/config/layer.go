@@ -38,6 +38,11 @@ func resolve(layers []layer, known Known) (*Loaded, error) {
 			return nil, err
 		}
 	}
+	if b.k.Bool("cloudstack.enabled") {
+		if err := b.add(cloudstackLayer(b.from)); err != nil {
+			return nil, err
+		}
+	}
 	l := &Loaded{values: b.k.Raw()}
 	if err := b.decode(&l.Config); err != nil {
 		return nil, err
@@ -58,6 +63,13 @@ func builtInLayer() layer {
 		}
 	}
 	return layer{builtIn, values}
+}
+
+// cloudstackLayer is what CloudStack's rules mean, where nobody says otherwise.
+func cloudstackLayer(from map[string]string) layer {
+	values := map[string]any{"always_allow": []any{AllowDNS}, "multicast": core.MulticastDrop.String()}
+	maps.DeleteFunc(values, func(key string, _ any) bool { return from[key] != builtIn })
+	return layer{"cloudstack.enabled", values}
 }
 
 func (b *builder) add(l layer) error {

@@ -95,6 +95,8 @@ func TestFleet(t *testing.T) {
 			"xenserver": {AllowUnpinned: true}},
 		Bridges: []core.Pattern{"cloudbr*", "brvx-*"}, Unmanaged: []core.Pattern{}, VMPorts: []core.Pattern{"vnet*", "tap*"}, Uplinks: []core.Pattern{},
 		AlwaysAllow: []string{"dns"}, Enforce: true,
+		CloudStack: CloudStack{BeforeRules: BeforeHold, Files: "/var/run/cloud", Lock: "/var/lock/cloudstack_security_group.lock",
+			Log: "/var/log/cloudstack/agent/security_group.log"},
 	}
 	if diff := cmp.Diff(want, l.Config); diff != "" {
 		t.Errorf("-want +got:\n%s", diff)
@@ -198,7 +200,7 @@ func TestErrors(t *testing.T) {
 		"key":              {text: "defaults: {brigdes: []}", want: "config.yaml: defaults.brigdes: unknown key; did you mean bridges?"},
 		"nested key":       {text: "clusters: {c: {backend: {drivr: x}}}", want: "config.yaml: clusters.c.backend.drivr: unknown key; did you mean driver?"},
 		"host key":         {text: "hosts: {h: {clsuter: x}}", want: "config.yaml: hosts.h.clsuter: unknown key; did you mean cluster?"},
-		"cluster key":      {text: "clusters: {c: {cluster: d}}", want: "config.yaml: clusters.c.cluster: unknown key; known here: state, mode, socket, log, hypervisor, backend, bridges, unmanaged, vm_ports, uplinks, egress_default, always_allow, multicast, enforce, plugins"},
+		"cluster key":      {text: "clusters: {c: {cluster: d}}", want: "config.yaml: clusters.c.cluster: unknown key; known here: state, mode, socket, log, hypervisor, backend, bridges, unmanaged, vm_ports, uplinks, egress_default, always_allow, multicast, enforce, cloudstack, plugins"},
 		"plugin key":       {text: "plugins: {kvm: {sha: []}}", want: "config.yaml: plugins.kvm.sha: unknown key; did you mean sha256?"},
 		"choice":           {text: "defaults: {mode: agnet}", want: "config.yaml: defaults.mode: agnet: unknown; did you mean agent? There are agent, standalone"},
 		"list choice":      {text: "defaults: {always_allow: [ntp]}", want: "config.yaml: defaults.always_allow[0]: ntp: unknown; use dns"},
@@ -272,5 +274,26 @@ func TestDottedNames(t *testing.T) {
 	l := load(t, "h.example.com", "defaults: {hypervisor: {adapter: acme.v2}}\nclusters: {east.1: {mode: standalone}}\nhosts: {h.example.com: {cluster: east.1}}\nplugins: {acme.v2: {path: /opt/acme, allow_unpinned: true}}")
 	if l.Mode != ModeStandalone || l.Plugins["acme.v2"].Path != "/opt/acme" {
 		t.Errorf("%+v", l.Config)
+	}
+}
+
+// TestCloudStackDefaults: CloudStack's rules mean something else by default,
+// and what is said counts all the same.
+func TestCloudStackDefaults(t *testing.T) {
+	l := load(t, "h", "defaults: {cloudstack: {enabled: true}}")
+	if o := l.Options(); !o.AllowDNS || o.Multicast != core.MulticastDrop || l.CloudStack.BeforeRules != BeforeHold || l.CloudStack.Files != "/var/run/cloud" {
+		t.Errorf("%+v %+v", o, l.CloudStack)
+	}
+	for _, o := range l.Origins {
+		if o.Key == "multicast" && o.From != "cloudstack.enabled" {
+			t.Errorf("%+v", o)
+		}
+	}
+	l = load(t, "h", "defaults: {cloudstack: {enabled: true, before_rules: allow}, always_allow: [], multicast: by-rules}")
+	if o := l.Options(); o.AllowDNS || o.Multicast != core.MulticastByRules || l.CloudStack.BeforeRules != BeforeAllow {
+		t.Errorf("%+v %+v", o, l.CloudStack)
+	}
+	if o := load(t, "h", "defaults: {}").Options(); o.AllowDNS || o.Multicast != core.MulticastByRules {
+		t.Errorf("%+v", o)
 	}
 }

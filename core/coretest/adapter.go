@@ -215,6 +215,15 @@ func (a *FakeAdapter) Resync() {
 	})
 }
 
+// Tell gives an event to those who watch, true or not.
+func (a *FakeAdapter) Tell(e core.VMEvent) {
+	a.set(func() {
+		for w := range a.watches {
+			w.push(e)
+		}
+	})
+}
+
 // Disconnect closes every Watch, as a plugin does that died.
 func (a *FakeAdapter) Disconnect() {
 	a.set(func() {

@@ -153,7 +153,7 @@ func (e *Engine) adopt(v *view, options core.Options) {
 	for key := range v.present {
 		e.seen[key] = true
 	}
-	if v.ready { // else what is enforced stays until the adapter has answered
+	if v.ready || v.stock.expected { // else what is enforced stays until the adapter has answered
 		for name, p := range e.points {
 			// The target may be an older one that is the same.
 			v.targets[name], v.attempts[name] = p.aim(v.targets[name])

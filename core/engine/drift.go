@@ -92,10 +92,12 @@ func (p *point) listen(ctx context.Context) listener {
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	foreign, ended := make(chan struct{}, 1), make(chan struct{})
-	look := func() {
+	look := func() (first bool) {
 		select {
 		case foreign <- struct{}{}:
+			return true
 		default:
+			return false
 		}
 	}
 	go func() {
@@ -114,7 +116,9 @@ func (p *point) listen(ctx context.Context) listener {
 	return listener{foreign: foreign, stop: func() { cancel(); <-ended }}
 }
 
-func (p *point) follow(ctx context.Context, b core.EventBackend, look func(), pause *backoff) error {
+// follow takes events until there are no more. look says whether nobody had
+// asked for a look yet.
+func (p *point) follow(ctx context.Context, b core.EventBackend, look func() (first bool), pause *backoff) error {
 	events, err := b.Events(ctx)
 	if err != nil {
 		return err
@@ -123,7 +127,12 @@ func (p *point) follow(ctx context.Context, b core.EventBackend, look func(), pa
 		pause.reset()
 		p.log.Debug("backend event", "kind", e.Kind.String(), "object", e.Object, "by", e.By)
 		switch e.Kind {
-		case core.EventDrift, core.EventLost:
+		case core.EventDrift:
+			// One line for each look: a program in a loop must not fill the log.
+			if look() {
+				p.log.Info("another program touched what is enforced; looking", "object", e.Object, "by", e.By)
+			}
+		case core.EventLost:
 			look()
 		case core.EventRepaired:
 			p.log.Warn("the driver has put a prerequisite back", "object", e.Object, "by", e.By)

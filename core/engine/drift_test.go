@@ -1,8 +1,10 @@
 package engine
 
 import (
+	"bytes"
 	"context"
 	"errors"
+	"log/slog"
 	"strings"
 	"testing"
 	"time"
@@ -162,5 +164,41 @@ func TestClosedPortsShow(t *testing.T) {
 			t.Errorf("closed ports are %v", got)
 		}
 		h.wantState(3, Closed, "no source")
+	})
+}
+
+// The log says who touched what is enforced, once for each look.
+func TestWhoIsToBlameIsLogged(t *testing.T) {
+	var log bytes.Buffer
+	onHost(t, func(h *host, o *Options) {
+		running(1, 2)(h, o)
+		o.Logger = slog.New(slog.NewTextHandler(&log, nil)) // info and above
+	}, func(h *host) {
+		twoVMs(h)
+		h.backend.Emit(core.Event{Kind: core.EventDrift, Object: "table bridge ringwall", By: "nft[4711]"})
+		quiet()
+		if got := log.String(); strings.Count(got, "by=nft[4711]") != 1 || !strings.Contains(got, "level=INFO") {
+			t.Errorf("the log says %q", got)
+		}
+	})
+}
+
+// A preview of what every point should hold writes nothing, with and without Run.
+func TestPreview(t *testing.T) {
+	onHost(t, running(1, 2), func(h *host) {
+		twoVMs(h)
+		h.backend.Wipe()
+		writes := h.backend.Writes()
+		got, err := h.Preview(context.Background())
+		if want := h.Status().Points[0].Wanted; err != nil || got[""] != want {
+			t.Errorf("got %v, %v, want %v", got, err, want)
+		}
+		if h.backend.Writes() != writes {
+			t.Error("it wrote")
+		}
+		h.adapter.FailList(core.ErrNotReady)
+		if _, err := h.Preview(context.Background()); !errors.Is(err, core.ErrNotReady) {
+			t.Errorf("the adapter's error is %v", err)
+		}
 	})
 }

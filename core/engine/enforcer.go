@@ -126,18 +126,21 @@ func (f *enforcer) enforce(ctx context.Context, t *target) (map[core.NICKey]erro
 }
 
 // mayReplace finds out what a point holds that this engine has not written to
-// yet. As long as the only List was empty, it is left alone, unless it holds
-// nothing.
+// yet. As long as no List has shown a VM, it is left alone, unless it holds
+// nothing of any VM.
 func (f *enforcer) mayReplace(ctx context.Context, t *target) error {
 	if f.known || !t.doubtful {
 		return nil
 	}
 	o, err := f.observe(ctx)
-	switch {
-	case err != nil:
+	if err != nil {
 		return err
-	case o.Fingerprint != core.Fingerprint{} && o.Fingerprint != t.Fingerprint:
-		return fmt.Errorf("the hypervisor shows no VM, but policies are enforced here; looking again before they are removed: %w", core.ErrNotReady)
+	}
+	bare := core.Ruleset{Options: t.Options}.Fingerprint() // closed ports alone
+	switch o.Fingerprint {
+	case core.Fingerprint{}, bare, t.Fingerprint:
+	default:
+		return fmt.Errorf("the hypervisor has shown no VM yet, but policies are enforced here; looking again before they are removed: %w", core.ErrNotReady)
 	}
 	return nil
 }

@@ -35,11 +35,17 @@ type inventory struct {
 	emptySince time.Time
 	err        error
 	listed     time.Time
+	// expected VMs were put by Program, with the number of Lists that had begun
+	// by then. No List begun later and no event has spoken of them yet.
+	expected map[core.VMKey]uint64
+	begun    uint64        // Lists
+	confirm  chan struct{} // has one element when a List should come soon
 }
 
 func newInventory(a core.HypervisorAdapter, t Timing, log *slog.Logger) *inventory {
 	inv := &inventory{adapter: a, timing: t, log: log, vms: map[core.VMKey]core.Instance{},
-		changed: make(chan struct{}, 1), refresh: make(chan chan<- error), tried: make(chan struct{})}
+		changed: make(chan struct{}, 1), refresh: make(chan chan<- error), tried: make(chan struct{}),
+		expected: map[core.VMKey]uint64{}, confirm: make(chan struct{}, 1)}
 	if a == nil {
 		inv.ready = true
 		close(inv.tried)
@@ -53,6 +59,7 @@ type stock struct {
 	adapter  bool // there is one
 	ready    bool
 	doubtful bool
+	expected bool // some of vms the adapter has not spoken of yet
 	err      error
 	vms      map[core.VMKey]core.Instance
 }
@@ -60,7 +67,8 @@ type stock struct {
 func (inv *inventory) stock() stock {
 	inv.mu.Lock()
 	defer inv.mu.Unlock()
-	return stock{version: inv.version, adapter: inv.adapter != nil, ready: inv.ready, doubtful: inv.doubtful, err: inv.err, vms: maps.Clone(inv.vms)}
+	return stock{version: inv.version, adapter: inv.adapter != nil, ready: inv.ready, doubtful: inv.doubtful,
+		expected: len(inv.expected) > 0, err: inv.err, vms: maps.Clone(inv.vms)}
 }
 
 // stale says whether there was news since s.
@@ -116,7 +124,7 @@ func (inv *inventory) follow(ctx context.Context, events <-chan core.VMEvent, pa
 		switch {
 		case err != nil:
 			relist.Reset(retry.next())
-		case inv.inDoubt():
+		case inv.inDoubt(): // an answer is wanted soon
 			relist.Reset(inv.timing.Confirm)
 		default:
 			retry.reset()
@@ -130,6 +138,8 @@ func (inv *inventory) follow(ctx context.Context, events <-chan core.VMEvent, pa
 			return
 		case <-relist.C:
 			_ = list()
+		case <-inv.confirm:
+			relist.Reset(inv.timing.Confirm)
 		case done := <-inv.refresh:
 			done <- list()
 		case e, ok := <-events:
@@ -137,11 +147,9 @@ func (inv *inventory) follow(ctx context.Context, events <-chan core.VMEvent, pa
 				return
 			}
 			pause.reset()
-			if e.Kind == core.VMResync {
+			if e.Kind == core.VMResync || !inv.take(e) {
 				_ = list()
-				continue
 			}
-			inv.take(e)
 		}
 	}
 }
@@ -152,6 +160,10 @@ func (inv *inventory) follow(ctx context.Context, events <-chan core.VMEvent, pa
 func (inv *inventory) list(ctx context.Context) error {
 	call, cancel := context.WithTimeout(ctx, inv.timing.Call)
 	defer cancel()
+	inv.mu.Lock()
+	inv.begun++
+	number := inv.begun
+	inv.mu.Unlock()
 	instances, err := inv.adapter.List(call)
 	defer inv.tryOnce.Do(func() { close(inv.tried) })
 	if err != nil {
@@ -177,22 +189,28 @@ func (inv *inventory) list(ctx context.Context) error {
 	}
 	inv.emptySince = time.Time{}
 	inv.ready, inv.doubtful = true, false
+	former := inv.vms
 	inv.vms = make(map[core.VMKey]core.Instance, len(instances))
 	for _, in := range instances {
 		inv.vms[in.VM.Key] = in
 	}
+	inv.keepExpected(number, former)
 	return nil
 }
 
 func (inv *inventory) inDoubt() bool {
 	inv.mu.Lock()
 	defer inv.mu.Unlock()
-	return !inv.emptySince.IsZero()
+	return !inv.emptySince.IsZero() || len(inv.expected) > 0
 }
 
-func (inv *inventory) take(e core.VMEvent) {
+// take believes an event, or says that a List has to tell.
+func (inv *inventory) take(e core.VMEvent) bool {
 	inv.mu.Lock()
 	defer inv.mu.Unlock()
+	if inv.doubts(e) {
+		return false
+	}
 	defer inv.notify()
 	switch e.Kind {
 	case core.VMStarted, core.VMChanged:
@@ -209,6 +227,7 @@ func (inv *inventory) take(e core.VMEvent) {
 		}
 		delete(inv.vms, key)
 	}
+	return true
 }
 
 // claimDevices takes vm's devices from every other VM: kernels give a name that

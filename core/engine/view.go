@@ -65,7 +65,7 @@ func build(in input, seq uint64) *view {
 	v.validate(groups)
 	for _, point := range slices.Sorted(maps.Keys(in.backends)) {
 		t := v.compile(point, groups, in.backends[point])
-		t.seq, t.doubtful = seq, in.stock.doubtful
+		t.seq, t.doubtful = seq, in.stock.doubtful || !in.stock.ready
 		v.targets[point] = t
 	}
 	return v

@@ -10,10 +10,10 @@ import (
 	"github.com/ringwall/ringwall/core"
 )
 
-// Driver makes KVM adapters.
-func Driver() core.AdapterDriver { return driver{} }
+// Driver makes KVM adapters. The checks are asked after the adapter's own.
+func Driver(checks ...func() core.Check) core.AdapterDriver { return driver{checks} }
 
-type driver struct{}
+type driver struct{ checks []func() core.Check }
 
 func (driver) Info() core.Info {
 	return core.Info{Name: Name, Version: "1", Settings: settingInfos}
@@ -21,7 +21,7 @@ func (driver) Info() core.Info {
 
 // Open looks at the network namespace of the calling thread. libvirt need not
 // run yet.
-func (driver) Open(_ context.Context, s core.Settings) (core.HypervisorAdapter, error) {
+func (d driver) Open(_ context.Context, s core.Settings) (core.HypervisorAdapter, error) {
 	parsed, err := parseSettings(s)
 	if err != nil {
 		return nil, err
@@ -34,7 +34,24 @@ func (driver) Open(_ context.Context, s core.Settings) (core.HypervisorAdapter, 
 		Libvirt: Dialer{Sockets: parsed.sockets, Timeout: parsed.timeout},
 		Links:   links,
 		Parse:   ParseOptions{CloudStackNames: parsed.cloudstackNames},
+		Checks:  d.checks,
 	}), nil
+}
+
+// SystemVMsByName says whether settings have system VMs known by their names,
+// as the hook must know them, too.
+func SystemVMsByName(s core.Settings) (bool, error) {
+	parsed, err := parseSettings(s)
+	return parsed.cloudstackNames, err
+}
+
+// LibvirtVersion asks the daemon that an adapter with these settings would use.
+func LibvirtVersion(ctx context.Context, s core.Settings) (Version, error) {
+	parsed, err := parseSettings(s)
+	if err != nil {
+		return 0, err
+	}
+	return New(Options{Libvirt: Dialer{Sockets: parsed.sockets, Timeout: parsed.timeout}}).LibvirtVersion(ctx)
 }
 
 // Options of an adapter that is put together by hand.
@@ -51,6 +68,8 @@ type Options struct {
 	Keepalive time.Duration
 	// Proc is where /proc is; empty: /proc.
 	Proc string
+	// Checks are asked after the adapter's own.
+	Checks []func() core.Check
 }
 
 // Adapter is a core.HypervisorAdapter.

@@ -3,6 +3,10 @@ package kvm
 import (
 	"context"
 	"fmt"
+	"strconv"
+	"strings"
+
+	"github.com/ringwall/ringwall/core"
 )
 
 // Connector connects to a libvirt daemon. Fake is one.
@@ -42,4 +46,25 @@ type Version uint64
 
 func (v Version) String() string {
 	return fmt.Sprintf("%d.%d.%d", v/1_000_000, v/1_000%1_000, v%1_000)
+}
+
+// ParseVersion reads 9.0.0 or 9.0.
+func ParseVersion(s string) (Version, error) {
+	fault := fmt.Errorf("%q is not a version of libvirt; use a form like 9.0.0: %w", s, core.ErrInvalid)
+	parts := strings.Split(s, ".")
+	if len(parts) < 2 || len(parts) > 3 {
+		return 0, fault
+	}
+	var v uint64
+	for i := range 3 {
+		var n uint64
+		if i < len(parts) {
+			var err error
+			if n, err = strconv.ParseUint(parts[i], 10, 64); err != nil || n > 999 {
+				return 0, fault
+			}
+		}
+		v = v*1_000 + n
+	}
+	return Version(v), nil
 }

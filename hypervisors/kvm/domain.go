@@ -26,6 +26,7 @@ type Domain struct {
 	UUID       string
 	Name       string
 	Active     bool        // it runs, or is paused
+	ID         string      // of this run; empty when it does not run
 	System     bool        // by its name; see ParseOptions
 	Interfaces []Interface // in the order of the XML
 	// Metadata is nil when the domain carries none of ours. Faulty metadata
@@ -99,7 +100,7 @@ func ParseDomain(text string, o ParseOptions) (Domain, error) {
 	if err := xml.Unmarshal([]byte(text), &x); err != nil {
 		return Domain{}, fmt.Errorf("domain XML: %w: %w", err, core.ErrInvalid)
 	}
-	d := Domain{UUID: x.UUID, Name: x.Name, Active: x.ID != ""}
+	d := Domain{UUID: x.UUID, Name: x.Name, Active: x.ID != "", ID: x.ID}
 	if d.UUID == "" {
 		return Domain{}, fmt.Errorf("domain XML without a uuid: %w", core.ErrInvalid)
 	}
@@ -183,7 +184,7 @@ func parseAddress(s string) (netip.Addr, error) {
 // (macvtap, passthrough, Open vSwitch, user networking) has no binding: nothing
 // here can enforce anything on it, and Preflight says so.
 func (d Domain) Instance() core.Instance {
-	in := core.Instance{VM: core.VM{Key: core.VMKey(d.UUID), Name: d.Name}, Claims: d.Metadata != nil}
+	in := core.Instance{VM: core.VM{Key: core.VMKey(d.UUID), Name: d.Name}, Claims: d.Metadata != nil, DomainID: d.ID}
 	if d.System {
 		in.VM.Kind = core.SystemVM
 	}

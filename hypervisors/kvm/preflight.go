@@ -17,6 +17,9 @@ import (
 func (a *Adapter) Preflight(ctx context.Context) ([]core.Check, error) {
 	daemon := a.checkLibvirt(ctx)
 	checks := []core.Check{daemon, a.checkBridgeNetfilter()}
+	for _, check := range a.o.Checks {
+		checks = append(checks, check())
+	}
 	if daemon.Status != core.StatusOK {
 		return checks, nil
 	}

@@ -57,3 +57,16 @@ func TestVersion(t *testing.T) {
 		t.Error(got)
 	}
 }
+
+func TestParseVersion(t *testing.T) {
+	for text, want := range map[string]kvm.Version{"9.0.0": 9_000_000, "6.4": 6_004_000, "10.12.3": 10_012_003} {
+		if v, err := kvm.ParseVersion(text); v != want || err != nil {
+			t.Errorf("%s: %v, %v", text, v, err)
+		}
+	}
+	for _, text := range []string{"", "9", "9.x", "9.0.0.1", "9.-1", "1.1000"} {
+		if v, err := kvm.ParseVersion(text); !errors.Is(err, core.ErrInvalid) {
+			t.Errorf("%q: %v, %v", text, v, err)
+		}
+	}
+}

@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/ringwall/ringwall/core"
@@ -45,7 +46,7 @@ func (s *scan) instances() []core.Instance {
 }
 
 func (n *namespace) instance() core.Instance {
-	return core.Instance{VM: core.VM{Key: core.VMKey(n.name), Name: n.name, NICs: n.nics}}
+	return core.Instance{DomainID: strconv.FormatUint(n.inode, 10), VM: core.VM{Key: core.VMKey(n.name), Name: n.name, NICs: n.nics}}
 }
 
 // scan looks at everything anew. It holds no namespace open when it returns:

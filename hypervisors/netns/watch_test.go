@@ -83,7 +83,7 @@ func (w *watcher) until(what string, f func() bool) {
 
 func (w *watcher) is(want core.Instance) bool {
 	got, ok := w.vms[want.VM.Key]
-	return ok && cmp.Equal(want, got, cmpopts.EquateEmpty())
+	return ok && cmp.Equal(want, got, sameDomain, cmpopts.EquateEmpty())
 }
 
 func TestWatch(t *testing.T) {
@@ -129,7 +129,7 @@ func TestWatch(t *testing.T) {
 	}
 	for w.next(200 * time.Millisecond) {
 	}
-	if diff := cmp.Diff(map[core.VMKey]core.Instance{"vm-b": vm("vm-b")}, w.vms, cmpopts.EquateEmpty()); diff != "" {
+	if diff := cmp.Diff(map[core.VMKey]core.Instance{"vm-b": vm("vm-b")}, w.vms, sameDomain, cmpopts.EquateEmpty()); diff != "" {
 		t.Error(diff)
 	}
 }
@@ -175,10 +175,10 @@ func TestWatchStorm(t *testing.T) {
 	if len(want) != 26 {
 		t.Fatalf("%d VMs, want 26", len(want))
 	}
-	w.until("all is told", func() bool { return cmp.Equal(want, w.vms) })
+	w.until("all is told", func() bool { return cmp.Equal(want, w.vms, sameDomain) })
 	for w.next(200 * time.Millisecond) {
 	}
-	if diff := cmp.Diff(want, w.vms); diff != "" {
+	if diff := cmp.Diff(want, w.vms, sameDomain); diff != "" {
 		t.Error(diff)
 	}
 }

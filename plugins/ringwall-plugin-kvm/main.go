@@ -4,6 +4,7 @@ package main
 import (
 	"github.com/ringwall/ringwall/core/plugin"
 	"github.com/ringwall/ringwall/hypervisors/kvm"
+	"github.com/ringwall/ringwall/hypervisors/kvm/hook"
 )
 
-func main() { plugin.Serve(nil, kvm.Driver()) }
+func main() { plugin.Serve(nil, kvm.Driver(hook.Installer{}.Check)) }

@@ -15,6 +15,7 @@ import (
 	"github.com/ringwall/ringwall/core/api"
 	"github.com/ringwall/ringwall/core/config"
 	"github.com/ringwall/ringwall/core/engine"
+	"github.com/ringwall/ringwall/core/source/cloudstack"
 	"github.com/ringwall/ringwall/core/state"
 )
 
@@ -41,6 +42,8 @@ type Agent struct {
 	log    *slog.Logger
 	store  *state.Store
 	engine *engine.Engine
+	// cloudstack answers CloudStack's agent; nil = it is not answered.
+	cloudstack *cloudstack.Source
 
 	start   sync.Once
 	stop    context.CancelFunc
@@ -49,10 +52,6 @@ type Agent struct {
 	background sync.WaitGroup
 
 	settle sync.Once // of a standalone command
-	found  struct {
-		core.Observation
-		err error
-	}
 
 	reloading sync.Mutex
 	mu        sync.Mutex // of what follows
@@ -88,14 +87,15 @@ func (a *Agent) open(ctx context.Context) (err error) {
 	if a.adapter, err = opener.adapter(ctx); err != nil {
 		return err
 	}
-	a.engine, err = engine.New(engine.Options{
+	a.engine, err = engine.New(a.withCloudStack(engine.Options{
 		State:    a.store,
 		Backends: map[string]core.SecurityGroupBackend{"": a.backend.value},
 		Adapter:  a.adapter.value,
 		Policy:   c.Options(),
 		Logger:   o.Log,
 		Timing:   o.Time,
-	})
+	}))
+	a.openCloudStack()
 	return err
 }
 
@@ -120,14 +120,12 @@ func (a *Agent) Start() {
 func (a *Agent) Settle(ctx context.Context) error { return a.engine.Settle(ctx) }
 
 // ready makes sure that a standalone command's engine has settled. What hinders
-// it is in the status. Before anything is written the point is looked at, for
-// Verify.
+// it is in the status.
 func (a *Agent) ready(ctx context.Context) error {
 	if !a.o.Standalone {
 		return nil
 	}
 	a.settle.Do(func() {
-		a.found.Observation, a.found.err = a.backend.value.Observe(ctx)
 		a.Start()
 		if err := a.Settle(ctx); err != nil {
 			a.log.Warn("the host does not hold all that it should", "error", err)

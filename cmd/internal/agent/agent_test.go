@@ -432,14 +432,20 @@ func TestStandalone(t *testing.T) {
 	})
 	want := h.Backend.Fingerprint()
 	h.Backend.Wipe()
-	t.Run("verify finds what was wiped, and mends it", func(t *testing.T) {
+	t.Run("verify finds what was wiped, and only looks", func(t *testing.T) {
 		a := open(t, h, func(o *agent.Options) { o.Standalone = true })
 		v, err := a.Verify(t.Context(), api.Empty{})
 		if err != nil || v[0].Enforced == v[0].Wanted || v[0].Wanted != want {
 			t.Errorf("%+v, %v", v, err)
 		}
-		if h.Backend.Fingerprint() != want {
-			t.Error("not mended")
+		if h.Backend.Fingerprint() == want {
+			t.Error("it was mended")
+		}
+	})
+	t.Run("status mends it", func(t *testing.T) {
+		a := open(t, h, func(o *agent.Options) { o.Standalone = true })
+		if st, err := a.Status(t.Context(), api.Empty{}); err != nil || !st.Points[0].InSync || h.Backend.Fingerprint() != want {
+			t.Errorf("%+v, %v", st, err)
 		}
 	})
 	writes := h.Backend.Writes()

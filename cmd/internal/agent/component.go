@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"path/filepath"
 
 	"github.com/ringwall/ringwall/core"
 	"github.com/ringwall/ringwall/core/config"
@@ -85,7 +86,11 @@ func (o opener) adapter(ctx context.Context) (c component[core.HypervisorAdapter
 	return c, nil
 }
 
+// plugin starts nothing yet. Plugins' sockets are beside the agent's.
 func (o opener) plugin(name string) (*plugin.Plugin, error) {
 	p := o.config.Plugins[name]
-	return plugin.New(plugin.Config{Name: name, Path: p.Binary(name), SHA256: p.SHA256, AllowUnpinned: p.AllowUnpinned, Logger: o.log})
+	return plugin.New(plugin.Config{
+		Name: name, Path: p.Binary(name), SHA256: p.SHA256, AllowUnpinned: p.AllowUnpinned,
+		RunDir: filepath.Join(filepath.Dir(o.config.Socket.Path), "plugins"), Logger: o.log,
+	})
 }

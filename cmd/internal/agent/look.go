@@ -178,18 +178,20 @@ func (a *Agent) Status(ctx context.Context, _ api.Empty) (api.Status, error) {
 	return out, nil
 }
 
-// Verify reads back what is enforced.
+// Verify reads back what is enforced. It writes nothing: a standalone command
+// does not even start its engine for it.
 func (a *Agent) Verify(ctx context.Context, _ api.Empty) ([]api.Verification, error) {
-	if err := a.ready(ctx); err != nil {
+	wanted, err := a.wanted(ctx)
+	if err != nil {
 		return nil, err
 	}
 	var out []api.Verification
-	for _, p := range a.engine.Status().Points {
-		o, err := a.observe(ctx, p.Name)
+	for _, point := range a.engine.Points() {
+		o, err := a.engine.Observe(ctx, point)
 		if err != nil {
 			return nil, err
 		}
-		v := api.Verification{Point: p.Name, Wanted: p.Wanted, Enforced: o.Fingerprint, Differences: []api.Difference{}}
+		v := api.Verification{Point: point, Wanted: wanted[point], Enforced: o.Fingerprint, Differences: []api.Difference{}}
 		for _, d := range o.Drift {
 			diff := api.Difference{Object: d.Object, Difference: d.Difference}
 			if d.NIC != (core.NICKey{}) {
@@ -202,12 +204,16 @@ func (a *Agent) Verify(ctx context.Context, _ api.Empty) ([]api.Verification, er
 	return out, nil
 }
 
-// observe of a standalone command is what it found before it wrote anything.
-func (a *Agent) observe(ctx context.Context, point string) (core.Observation, error) {
+// wanted is what every point should hold.
+func (a *Agent) wanted(ctx context.Context) (map[string]core.Fingerprint, error) {
 	if a.o.Standalone {
-		return a.found.Observation, a.found.err
+		return a.engine.Preview(ctx)
 	}
-	return a.engine.Observe(ctx, point)
+	out := map[string]core.Fingerprint{}
+	for _, p := range a.engine.Status().Points {
+		out[p.Name] = p.Wanted
+	}
+	return out, nil
 }
 
 // Counters reads every point's counters, sorted.

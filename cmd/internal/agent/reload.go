@@ -114,6 +114,7 @@ func needRestart(old, next *config.Loaded) (out []string) {
 		{"log.format", old.Log.Format != next.Log.Format},
 		{"hypervisor", !reflect.DeepEqual(old.Hypervisor, next.Hypervisor)},
 		{"backend", sameDriver && !reflect.DeepEqual(old.Backend, next.Backend)},
+		{"cloudstack", old.CloudStack != next.CloudStack},
 		{"plugins." + next.Hypervisor.Adapter, pins(next.Hypervisor.Run, next.Hypervisor.Adapter)},
 		{"plugins." + next.Backend.Driver, sameDriver && pins(next.Backend.Run, next.Backend.Driver)},
 	} {

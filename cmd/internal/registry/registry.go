@@ -7,6 +7,7 @@ import (
 	"github.com/ringwall/ringwall/core"
 	"github.com/ringwall/ringwall/drivers/nftables"
 	"github.com/ringwall/ringwall/hypervisors/kvm"
+	"github.com/ringwall/ringwall/hypervisors/kvm/hook"
 	"github.com/ringwall/ringwall/hypervisors/netns"
 )
 
@@ -14,6 +15,6 @@ import (
 func BuiltIn() agent.Registry {
 	return agent.NewRegistry(
 		[]core.BackendDriver{nftables.Driver()},
-		[]core.AdapterDriver{kvm.Driver(), netns.Driver()},
+		[]core.AdapterDriver{kvm.Driver(hook.Installer{}.Check), netns.Driver()},
 	)
 }

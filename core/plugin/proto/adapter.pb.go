@@ -443,6 +443,7 @@ type Instance struct {
 	Kind          VMKind                 `protobuf:"varint,3,opt,name=kind,proto3,enum=ringwall.plugin.v0.VMKind" json:"kind,omitempty"`
 	Nics          []*NIC                 `protobuf:"bytes,4,rep,name=nics,proto3" json:"nics,omitempty"`
 	Claims        bool                   `protobuf:"varint,5,opt,name=claims,proto3" json:"claims,omitempty"`
+	DomainId      string                 `protobuf:"bytes,6,opt,name=domain_id,json=domainId,proto3" json:"domain_id,omitempty"` // of this run; empty = not known
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -510,6 +511,13 @@ func (x *Instance) GetClaims() bool {
 		return x.Claims
 	}
 	return false
+}
+
+func (x *Instance) GetDomainId() string {
+	if x != nil {
+		return x.DomainId
+	}
+	return ""
 }
 
 type NIC struct {
@@ -732,13 +740,14 @@ const file_adapter_proto_rawDesc = "" +
 	"\x06handle\x18\x01 \x01(\x04R\x06handle\"^\n" +
 	"\fListResponse\x12:\n" +
 	"\tinstances\x18\x01 \x03(\v2\x1c.ringwall.plugin.v0.InstanceR\tinstances\x12\x12\n" +
-	"\x04last\x18\x02 \x01(\bR\x04last\"\xa5\x01\n" +
+	"\x04last\x18\x02 \x01(\bR\x04last\"\xc2\x01\n" +
 	"\bInstance\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12.\n" +
 	"\x04kind\x18\x03 \x01(\x0e2\x1a.ringwall.plugin.v0.VMKindR\x04kind\x12+\n" +
 	"\x04nics\x18\x04 \x03(\v2\x17.ringwall.plugin.v0.NICR\x04nics\x12\x16\n" +
-	"\x06claims\x18\x05 \x01(\bR\x06claims\"\xf7\x01\n" +
+	"\x06claims\x18\x05 \x01(\bR\x06claims\x12\x1b\n" +
+	"\tdomain_id\x18\x06 \x01(\tR\bdomainId\"\xf7\x01\n" +
 	"\x03NIC\x12\x10\n" +
 	"\x03mac\x18\x01 \x01(\fR\x03mac\x12\x1c\n" +
 	"\taddresses\x18\x02 \x03(\fR\taddresses\x125\n" +

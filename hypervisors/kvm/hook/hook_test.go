@@ -68,7 +68,7 @@ func TestStartProgramsTheDomain(t *testing.T) {
 		bound := func(bridge, device string) core.Binding {
 			return core.Binding{Bridge: bridge, Devices: []string{device}}
 		}
-		want := []core.Instance{{VM: core.VM{Key: "6c2f0f4e-1b0d-4c62-9b1a-8a6d0a3a3a01", Name: "web", NICs: []core.NIC{
+		want := []core.Instance{{DomainID: "1", VM: core.VM{Key: "6c2f0f4e-1b0d-4c62-9b1a-8a6d0a3a3a01", Name: "web", NICs: []core.NIC{
 			{MAC: core.MAC{0x52, 0x54, 0, 0, 0, 1}, Binding: bound("br0", "vnet0")},
 			{MAC: core.MAC{0x52, 0x54, 0, 0, 0, 2}, Binding: bound("br1", "vnet1")},
 		}}}}

@@ -15,6 +15,8 @@ import (
 const (
 	// DefaultDir is that folder.
 	DefaultDir = "/etc/libvirt/hooks"
+	// DefaultBinary is where the package puts the hook's program.
+	DefaultBinary = "/usr/sbin/" + Program
 	// Program is the base name of the hook's binary. A link to a file of that
 	// name is ours, anything else is somebody else's.
 	Program = "ringwall-libvirt-hook"
@@ -45,6 +47,9 @@ func (f Form) String() string {
 	return [...]string{"not installed", "drop-in", "wrapper"}[f]
 }
 
+// MarshalText makes a Form words in JSON and YAML.
+func (f Form) MarshalText() ([]byte, error) { return []byte(f.String()), nil }
+
 // FormFor is the form that a libvirt understands.
 func FormFor(v kvm.Version) Form {
 	if v >= dropInVersion {
@@ -61,14 +66,24 @@ func FormFor(v kvm.Version) Form {
 type Installer struct {
 	Dir    string // empty: DefaultDir
 	Binary string // absolute path of the hook's program
+	// DryRun tells what would be done, and does nothing.
+	DryRun bool
+}
+
+// do changes something, unless this is a dry run.
+func (i Installer) do(change func() error) error {
+	if i.DryRun {
+		return nil
+	}
+	return change()
 }
 
 // Report is what was done, a line each, for people.
 type Report struct {
-	Form    Form
-	Changes []string
+	Form    Form     `json:"form"`
+	Changes []string `json:"changes"`
 	// RestartLibvirt: libvirt looks for hooks when it starts, and there were none.
-	RestartLibvirt bool
+	RestartLibvirt bool `json:"restart_libvirt"`
 }
 
 func (r *Report) add(format string, args ...any) {
@@ -110,7 +125,7 @@ func (i Installer) Install(v kvm.Version, c Config) (r Report, err error) {
 		return r, fmt.Errorf("the hook's program %s is not an executable file (%v): %w", i.Binary, err, core.ErrNotFound)
 	}
 	r.RestartLibvirt = !i.anyHook()
-	if err := os.MkdirAll(i.dir(), 0o755); err != nil {
+	if err := i.do(func() error { return os.MkdirAll(i.dir(), 0o755) }); err != nil {
 		return r, err
 	}
 	if err := i.writeConfig(c, &r); err != nil {
@@ -128,6 +143,9 @@ func (i Installer) Install(v kvm.Version, c Config) (r Report, err error) {
 	return r, i.removeOurs(dropIn, &r)
 }
 
+// Config is what the installed hook reads, or DefaultConfig.
+func (i Installer) Config() (Config, error) { return ReadConfig(i.path(configFile)) }
+
 // Uninstall takes the hook out and puts back what was wrapped.
 func (i Installer) Uninstall() (r Report, err error) {
 	if err := i.removeOurs(dropIn, &r); err != nil {
@@ -136,12 +154,13 @@ func (i Installer) Uninstall() (r Report, err error) {
 	if err := i.unwrap(&r); err != nil {
 		return r, err
 	}
-	switch err := os.Remove(i.path(configFile)); {
-	case err == nil:
-		r.add("removed %s", i.path(configFile))
-	case !errors.Is(err, fs.ErrNotExist):
+	if _, err := os.Lstat(i.path(configFile)); errors.Is(err, fs.ErrNotExist) {
+		return r, nil
+	}
+	if err := i.do(func() error { return os.Remove(i.path(configFile)) }); err != nil {
 		return r, err
 	}
+	r.add("removed %s", i.path(configFile))
 	return r, nil
 }
 
@@ -170,7 +189,10 @@ func (i Installer) writeConfig(c Config, r *Report) error {
 	if _, missing := os.Stat(i.path(configFile)); err == nil && missing == nil && have == c {
 		return nil
 	}
-	if err := c.write(i.path(configFile)); err != nil {
+	if err := c.Validate(); err != nil {
+		return err
+	}
+	if err := i.do(func() error { return c.write(i.path(configFile)) }); err != nil {
 		return err
 	}
 	r.add("wrote %s", i.path(configFile))
@@ -178,7 +200,7 @@ func (i Installer) writeConfig(c Config, r *Report) error {
 }
 
 func (i Installer) installDropIn(r *Report) error {
-	if err := os.MkdirAll(filepath.Dir(i.path(dropIn)), 0o755); err != nil {
+	if err := i.do(func() error { return os.MkdirAll(filepath.Dir(i.path(dropIn)), 0o755) }); err != nil {
 		return err
 	}
 	switch owner, err := i.owner(dropIn); {
@@ -220,13 +242,13 @@ func (i Installer) keep(r *Report) error {
 		if err != nil {
 			return err
 		}
-		if err := os.Rename(to, older); err != nil {
+		if err := i.do(func() error { return os.Rename(to, older) }); err != nil {
 			return err
 		}
 		r.add("kept an older %s as %s", to, older)
 	}
 	// A hard link, also of a symbolic link (Link does not follow it).
-	if err := os.Link(from, to); err != nil {
+	if err := i.do(func() error { return os.Link(from, to) }); err != nil {
 		return err
 	}
 	r.add("the hook %s is now run by ours, as %s", from, to)
@@ -249,14 +271,14 @@ func (i Installer) unwrap(r *Report) error {
 	if err != nil || owner != ours {
 		return err
 	}
-	switch err := os.Rename(i.path(wrapped), i.path(mainHook)); {
-	case err == nil:
-		r.add("put %s back", i.path(mainHook))
-		return nil
-	case !errors.Is(err, fs.ErrNotExist):
+	if _, err := os.Lstat(i.path(wrapped)); errors.Is(err, fs.ErrNotExist) {
+		return i.removeOurs(mainHook, r)
+	}
+	if err := i.do(func() error { return os.Rename(i.path(wrapped), i.path(mainHook)) }); err != nil {
 		return err
 	}
-	return i.removeOurs(mainHook, r)
+	r.add("put %s back", i.path(mainHook))
+	return nil
 }
 
 func (i Installer) removeOurs(name string, r *Report) error {
@@ -264,7 +286,7 @@ func (i Installer) removeOurs(name string, r *Report) error {
 	if err != nil || owner != ours {
 		return err
 	}
-	if err := os.Remove(i.path(name)); err != nil {
+	if err := i.do(func() error { return os.Remove(i.path(name)) }); err != nil {
 		return err
 	}
 	r.add("removed %s", i.path(name))
@@ -277,14 +299,17 @@ func (i Installer) link(name string, r *Report) error {
 	if target, err := os.Readlink(path); err == nil && target == i.Binary {
 		return nil
 	}
-	temp := path + ".ringwall-tmp"
-	if err := os.Remove(temp); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return err
-	}
-	if err := os.Symlink(i.Binary, temp); err != nil {
-		return err
-	}
-	if err := os.Rename(temp, path); err != nil {
+	err := i.do(func() error {
+		temp := path + ".ringwall-tmp"
+		if err := os.Remove(temp); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+		if err := os.Symlink(i.Binary, temp); err != nil {
+			return err
+		}
+		return os.Rename(temp, path)
+	})
+	if err != nil {
 		return err
 	}
 	r.add("linked %s to %s", path, i.Binary)

@@ -265,3 +265,32 @@ func TestStatusShowsALinkToNothing(t *testing.T) {
 		t.Errorf("check %+v", c)
 	}
 }
+
+// A dry run says what the real one then does, and does none of it.
+func TestDryRun(t *testing.T) {
+	for name, v := range map[string]kvm.Version{"drop-in": recent, "wrapper": old} {
+		e := newEtc(t)
+		e.write(filepath.Join(e.Dir, "qemu"), "theirs")
+		step := func(what string, fn func(hook.Installer) (hook.Report, error)) {
+			t.Helper()
+			dry := e.Installer
+			dry.DryRun = true
+			before := e.files()
+			said, err := fn(dry)
+			if err != nil {
+				t.Fatal(name, what, err)
+			}
+			e.expect(name+": dry "+what, before)
+			done, err := fn(e.Installer)
+			if err != nil {
+				t.Fatal(name, what, err)
+			}
+			if d := cmp.Diff(done, said); d != "" || len(done.Changes) == 0 {
+				t.Errorf("%s, %s: (-done +said):\n%s", name, what, d)
+			}
+		}
+		step("install", func(i hook.Installer) (hook.Report, error) { return i.Install(v, hook.DefaultConfig()) })
+		step("uninstall", hook.Installer.Uninstall)
+		e.expect(name+": at the end", map[string]string{"qemu": "theirs"})
+	}
+}

@@ -7,7 +7,7 @@ import (
 
 func encodeInstance(i core.Instance) *pb.Instance {
 	return &pb.Instance{
-		Key: string(i.VM.Key), Name: i.VM.Name, Kind: vmKinds.encode(i.VM.Kind), Claims: i.Claims,
+		Key: string(i.VM.Key), Name: i.VM.Name, Kind: vmKinds.encode(i.VM.Kind), Claims: i.Claims, DomainId: i.DomainID,
 		Nics: encodeAll(i.VM.NICs, func(n core.NIC) *pb.NIC {
 			return &pb.NIC{
 				Mac: encodeMAC(n.MAC), Addresses: encodeAll(n.Addresses, encodeAddr), Pairs: encodeAll(n.Pairs, encodePair),
@@ -29,6 +29,9 @@ func decodeInstance(m *pb.Instance) (i core.Instance, err error) {
 	i.VM.Key, i.Claims = core.VMKey(key), m.GetClaims()
 	if i.VM.Name, err = nameOrNone(m.GetName()); err != nil {
 		return i, under("name", err)
+	}
+	if i.DomainID, err = nameOrNone(m.GetDomainId()); err != nil {
+		return i, under("domain_id", err)
 	}
 	if i.VM.Kind, err = vmKinds.decode(m.GetKind()); err != nil {
 		return i, under("kind", err)
