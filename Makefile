@@ -12,7 +12,7 @@ STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 
 # How many generated policies `make test` plays, and from which seed (0 = of
 # the day; a failure prints it).
-POLICIES ?= 80
+POLICIES ?= 200
 SEED     ?= 1
 
 .PHONY: help build demo test certify lint generate bench clean
@@ -32,11 +32,11 @@ demo: ## install what is missing, build, and show the main job on real packets
 
 test: ## install what is missing, run the tests: unit, scenarios, a seeded share of the generated ones
 	@.ci/setup test
-	@RINGWALL_POLICIES=$(POLICIES) RINGWALL_SEED=$(SEED) .ci/test
+	@CONFORMANCE_POLICIES=$(POLICIES) CONFORMANCE_SEED=$(SEED) .ci/test
 
 certify: ## run everything: more generated policies, the native datapath in a guest, fuzzing
 	@.ci/setup test
-	@CERTIFY=1 RINGWALL_POLICIES=2000 RINGWALL_SEED=0 .ci/test
+	@CERTIFY=1 CONFORMANCE_POLICIES=2000 CONFORMANCE_SEED=0 .ci/test
 
 lint: ## gofmt, go vet, staticcheck, golangci-lint
 	@out=$$(gofmt -l $$(git ls-files '*.go')); [ -z "$$out" ] || { echo "not gofmt-ed:"; echo "$$out"; exit 1; }

@@ -187,6 +187,8 @@ func allowed(from, to string) bool {
 		return true
 	case below(to, "conformance"):
 		return false
+	case from == "cmd/ringwall" && below(to, "hypervisors/kvm"):
+		return true // it installs libvirt's hook
 	case outer:
 		return from == "cmd/internal/registry" || below(from, "plugins") || from == "cmd/ringwall-libvirt-hook"
 	}

@@ -48,7 +48,7 @@ func (s *stage) aim(e Event) (scenarios.Shot, bool) {
 			return scenarios.Shot{}, false // its stack has to send it
 		}
 	case policy.PortRouted:
-		if f.Family() == 0 || f.Dst.IsGroup() || len(f.Tags) > 0 || neverRouted(f) {
+		if f.Family() == 0 || f.Dst.IsGroup() || neverRouted(f) {
 			return scenarios.Shot{}, false
 		}
 		return scenarios.Shot{From: "x", Frames: []policy.Frame{f.From(scenarios.MACX).To(scenarios.HostMACX)}}, true
@@ -98,9 +98,9 @@ func (s *stage) disguisedError(p policytest.Passage) bool {
 
 // neverRouted: a router looks for the holder of a link-local address on the link
 // that the packet came from. Nobody answers in the lab, where a flow is begun all
-// the same. Tags are the host's to take off or not; priority tags it does.
+// the same.
 func neverRouted(f policy.Frame) bool {
-	return f.IP != nil && (f.IP.Dst.Is6() && f.IP.Dst.IsLinkLocalUnicast() || len(f.Tags) > 0)
+	return f.IP != nil && f.IP.Dst.Is6() && f.IP.Dst.IsLinkLocalUnicast()
 }
 
 // hail makes a packet of the host's own of a passage, as its stack would send

@@ -18,11 +18,11 @@ import (
 
 // Environment variables: how many policies are played, and from which seed.
 const (
-	policiesEnv, defaultPolicies = "RINGWALL_POLICIES", 200
-	seedEnv                      = "RINGWALL_SEED"
+	policiesEnv, defaultPolicies = "CONFORMANCE_POLICIES", 200
+	seedEnv                      = "CONFORMANCE_SEED"
 )
 
-// Run plays RINGWALL_POLICIES policies (200 by default) from RINGWALL_SEED
+// Run plays CONFORMANCE_POLICIES policies (200 by default) from CONFORMANCE_SEED
 // (another one each time by default; it is printed) on a backend. A play that
 // fails is cut down to what it takes to fail, and printed.
 func Run(t *testing.T, target scenarios.Target) {

@@ -22,9 +22,21 @@ var target = scenarios.Target{Driver: nftables.Driver()}
 
 func TestNoBlink(t *testing.T) { live.NoBlink(t, target) }
 
+func TestRecreation(t *testing.T) { live.Recreation(t, target) }
+
 func TestSpanningTree(t *testing.T) { live.SpanningTree(t, target) }
 
 func TestRevocation(t *testing.T) { live.Revocation(t, target) }
+
+func TestUntracked(t *testing.T) { live.Untracked(t, target) }
+
+func TestMasquerade(t *testing.T) { live.Masquerade(t, target) }
+
+func TestRefusal(t *testing.T) {
+	live.Refusal(t, target, func() error {
+		return run("nft", "add set bridge ringwall members4/"+live.Late+" { type inet_service; }")
+	})
+}
 
 func TestForeign(t *testing.T) {
 	drift := func(name, object, script string) live.Tamper {

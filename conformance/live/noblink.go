@@ -92,13 +92,19 @@ func noBlink(t *testing.T, target scenarios.Target, in core.Family, replace func
 	changed := s.flood(t, in, out, changes)
 	took := time.Since(start)
 	control := s.flood(t, in, out, func() error { time.Sleep(took); return nil })
+	s.compare(t, fmt.Sprintf("%d replacements in %v", replacements, took.Round(time.Millisecond)), changed, control)
+	never()
+}
+
+// compare fails the test when floods lost more under changes than without.
+func (s *site) compare(t *testing.T, what string, changed, control []lab.FloodStats) {
+	t.Helper()
 	for i, way := range []string{"into", "out of"} {
-		t.Logf("%s the NIC: %d replacements in %v: %v; control: %v", way, replacements, took.Round(time.Millisecond), changed[i], control[i])
+		t.Logf("%s the NIC: %s: %v; control: %v", way, what, changed[i], control[i])
 		if lost, usual := missing(changed[i]), missing(control[i]); lost > usual {
 			t.Errorf("%s the NIC: of an always allowed flood %d packets were lost, without changes %d", way, lost, usual)
 		}
 	}
-	never()
 }
 
 // missing is what got lost after the sender's own kernel had taken it.

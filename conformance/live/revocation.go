@@ -12,18 +12,18 @@ import (
 	"github.com/ringwall/ringwall/core/policy"
 )
 
-// How long both ends of a revoked flow go on trying, the server alone at first.
+// How long the ends of a revoked flow go on trying, the server alone at first.
 const (
-	serverAlone = 2 * time.Second
-	bothTry     = 3 * time.Second
+	serverAlone = 5 * time.Second
+	bothTry     = 2 * time.Second
 	// goesOn is how long a flow that was given back may take: TCP waits longer
 	// with each attempt that failed.
 	goesOn = 10 * time.Second
 )
 
 // Revocation cuts flows of TCP and UDP, IPv4 and IPv6, from outside and from a
-// neighbour VM. For 5 s both ends try to go on, the server's side first, and
-// nothing passes. A flow of another rule does not notice. When the rule is given
+// neighbour VM. The server's side speaks first, for 5 s alone, then both ends try
+// to go on, and nothing passes. A flow of another rule does not notice. When the rule is given
 // back, the flows go on or start anew.
 func Revocation(t *testing.T, target scenarios.Target) {
 	outside := &core.Peers{CIDRs: prefixes("10.0.0.9/32", "fd00::9/128")}

@@ -81,6 +81,9 @@ func Found() []Scenario {
 			},
 		)
 	}
+	for _, f := range fars() {
+		out = append(out, priorityTags(f))
+	}
 	return append(out, virtualMACs(), virtualMACWithoutIPv6())
 }
 
@@ -99,6 +102,35 @@ func sameVirtualMAC(e ends) Scenario {
 			{Name: "query", From: "vnet0", To: "uplink", Frame: p.UDP(1000, 53), Want: true},
 			{Name: "answer", From: "uplink", To: "vnet0", Frame: p.Reverse().UDP(53, 1000), Want: true, Reason: core.ReasonEstablished},
 			{Name: "an error about it", From: "vnet0", To: "uplink", Frame: p.Unreachable(p.Reverse().UDP(53, 1000)), Want: true, Reason: core.ReasonRelated},
+		},
+	}
+}
+
+// priorityTags: the host takes them off what it routes, which then is a packet as
+// any other. The tags of a VLAN make it nobody's.
+func priorityTags(f far) Scenario {
+	router := core.MAC{2, 0, 0, 0, 0, 0x0d}
+	addr := map[core.Family]netip.Addr{core.IPv4: netip.MustParseAddr("10.0.0.5"), core.IPv6: netip.MustParseAddr("fd00::5")}
+	w := with(routedWorld(allow(core.Ingress, core.ProtocolTCP, ports(80, 80), nil)), func(w *World) {
+		s := vm("router", nic(router, "vnet3", nil, addr[core.IPv4], addr[core.IPv6]))
+		s.Kind = core.SystemVM
+		w.VMs = append(w.VMs, s)
+	})
+	to := func(dst netip.Addr) policy.Path {
+		return policy.Path{SrcMAC: router, DstMAC: Router(0), Src: addr[f.family], Dst: dst}
+	}
+	back := policy.Path{SrcMAC: macC, DstMAC: Router(1), Src: f.r, Dst: addr[f.family]}
+	return Scenario{
+		Name: "priority tags are routed/" + f.family.String(), Rows: []string{"Ports routed", "sender 3", "sender 5", "receiver 16", "receiver 17"}, World: w,
+		Steps: []Step{
+			{Name: "to a vm", From: "vnet3", To: "vnet2", Frame: to(f.r).SYN(1000, 80).Tagged(0), Want: true, Reason: core.ReasonRule},
+			{Name: "its answer", From: "vnet2", To: "vnet3", Frame: back.TCP(80, 1000, policy.SYN|policy.ACK), Want: true, Reason: core.ReasonSystem},
+			{Name: "and on, without a tag", From: "vnet3", To: "vnet2", Frame: to(f.r).TCP(1000, 80, policy.ACK), Want: true, Reason: core.ReasonEstablished},
+			{Name: "and with it", From: "vnet3", To: "vnet2", Frame: to(f.r).TCP(1000, 80, policy.ACK).Tagged(0), Want: true, Reason: core.ReasonEstablished},
+			{Name: "by no rule", From: "vnet3", To: "vnet2", Frame: to(f.r).SYN(1001, 81).Tagged(0), Reason: core.ReasonIngressRules},
+			{Name: "to behind the host", From: "vnet3", To: "x", Frame: to(f.x).UDP(1, 2).Tagged(0), Want: true, Reason: core.ReasonSystem},
+			{Name: "a VLAN's", From: "vnet3", To: "vnet2", Frame: to(f.r).SYN(1002, 80).Tagged(5), Uncounted: true},
+			{Name: "from a user VM", From: "vnet0", To: "vnet2", Frame: f.ar.SYN(1003, 80).Tagged(0), Reason: core.ReasonVLAN},
 		},
 	}
 }

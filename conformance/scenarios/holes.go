@@ -13,7 +13,7 @@ import (
 func Holes() []Scenario {
 	out := []Scenario{routerAdvertisements(), untrackedNeighbours()}
 	for _, e := range families() {
-		out = append(out, crossBridgeFragments(e), pollution(e), announcedTwice(e))
+		out = append(out, crossBridgeFragments(e), neighbourFragments(e), reservedGroups(e), pollution(e), announcedTwice(e))
 	}
 	return out
 }
@@ -28,23 +28,67 @@ func crossBridgeFragments(e ends) Scenario {
 	w.Bridges = map[string][]netip.Prefix{"br1": nil}
 	head := e.au.UDP(9, 5000).Fragments(77, 64, 128)[:1]
 	tail := policy.Path{SrcMAC: macC, DstMAC: macU, Src: e.a, Dst: e.u}.UDP(9, 5000).Fragments(77, 64, 128)[1:]
-	// Or the checksum would betray that they do not belong together.
-	noChecksum := func(b []byte) []byte {
-		at := 14 + 20 + 6
-		if e.family == core.IPv6 {
-			at = 14 + 40 + 8 + 6
-		}
-		b[at], b[at+1] = 0, 0
-		return b
-	}
 	return Scenario{
 		Name: "fragments of two bridges/" + e.family.String(), Rows: []string{"sender 12", "Flows 3"}, World: w, Needs: []core.Feature{core.FeatureZones},
 		Steps: []Step{
 			{Name: "a tail on br1", From: "vnet2", To: "uplink:br1", Fragments: tail, Reason: core.ReasonInvalid},
-			{Name: "its head on br0", From: "vnet0", To: "uplink", Fragments: head, Raw: noChecksum, Reason: core.ReasonInvalid},
-			{Name: "a head on br0, once more", From: "vnet0", To: "uplink:br1", Fragments: head, Raw: noChecksum, Reason: core.ReasonInvalid},
+			{Name: "its head on br0", From: "vnet0", To: "uplink", Fragments: head, Raw: zeroChecksum(e.family), Reason: core.ReasonInvalid},
+			{Name: "a head on br0, once more", From: "vnet0", To: "uplink:br1", Fragments: head, Raw: zeroChecksum(e.family), Reason: core.ReasonInvalid},
 		},
 	}
+}
+
+// zeroChecksum takes the checksum out of a UDP datagram's first fragment: it
+// would betray that the rest does not belong to it.
+func zeroChecksum(f core.Family) func([]byte) []byte {
+	at := 14 + 20 + 6
+	if f == core.IPv6 {
+		at = 14 + 40 + 8 + 6
+	}
+	return func(b []byte) []byte {
+		b[at], b[at+1] = 0, 0
+		return b
+	}
+}
+
+// neighbourFragments: a tail with a neighbour's address, sent ahead, does not
+// become the end of what the neighbour says.
+func neighbourFragments(e ends) Scenario {
+	pieces := e.au.UDP(9, 5000).Fragments(78, 64, 128)
+	answer := e.ua.UDP(5000, 9).Fragments(79, 64, 128)
+	return Scenario{
+		Name: "a neighbour's fragments/" + e.family.String(), Rows: []string{"sender 12", "sender 8", "sender 10", "sender 11"}, World: pair(),
+		Steps: []Step{
+			{Name: "a tail, with the own mac", From: "vnet1", To: "uplink", Fragments: []policy.Frame{pieces[1].From(macB)}, Reason: core.ReasonIPSpoof},
+			{Name: "and with the neighbour's", From: "vnet1", To: "uplink", Fragments: pieces[1:], Reason: core.ReasonMACSpoof},
+			{Name: "its head from the neighbour", From: "vnet0", To: "uplink", Fragments: pieces[:1], Raw: zeroChecksum(e.family), Reason: core.ReasonInvalid},
+			{Name: "the neighbour's own, whole", From: "vnet0", To: "uplink", Fragments: e.au.UDP(9, 5001).Fragments(80, 64, 128), Want: true},
+			{Name: "the tail of an answer from outside", From: "vnet1", To: "vnet0", Fragments: []policy.Frame{answer[1].From(macB)}, Reason: core.ReasonIPSpoof},
+		},
+	}
+}
+
+// reservedGroups: bridges hand frames to these addresses to their host on the
+// port itself, past all hooks of the bridge, and the host's IP takes what is in
+// them.
+func reservedGroups(e ends) Scenario {
+	w := withClosed()
+	w.PortIPv6 = true
+	w.Bridges = map[string][]netip.Prefix{"br0": prefixes("10.0.0.254/24", "fd00::fe/64")}
+	frame := func(src core.MAC, from netip.Addr, last byte) policy.Frame {
+		return policy.Path{SrcMAC: src, DstMAC: core.MAC{1, 0x80, 0xc2, 0, 0, last}, Src: from, Dst: map[core.Family]netip.Addr{core.IPv4: host4, core.IPv6: host6}[e.family]}.UDP(uint16(last), 5000)
+	}
+	s := Scenario{Name: "ip in frames to reserved groups/" + e.family.String(), Rows: []string{"sender 2", "sender 4"}, World: w}
+	for _, last := range []byte{0x00, 0x01, 0x03, 0x0e, 0x0f} {
+		s.Steps = append(s.Steps,
+			Step{Name: "as itself", From: "vnet0", To: "host", Frame: frame(macA, e.a, last), Reason: core.ReasonLinkLocal},
+			Step{Name: "as another", From: "vnet0", To: "host", Frame: frame(macA, e.u, last), Reason: core.ReasonLinkLocal},
+			Step{Name: "from a closed port", From: "vnet7", To: "host", Frame: frame(macC, e.c, last), Reason: core.ReasonClosedPort,
+				Uncounted: true}) // backends drop these before they ask whose port it is
+	}
+	// The fabric may: it shows that such frames do come to the host's IP.
+	s.Steps = append(s.Steps, Step{Name: "from the fabric", From: "uplink", To: "host", Frame: frame(macU, e.u, 0x0e), Want: true})
+	return s
 }
 
 // pollution: what anti-spoofing drops never comes near the flows of others.

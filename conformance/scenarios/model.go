@@ -82,6 +82,8 @@ func (m *Model) Judge(s Step) (policy.Verdict, error) {
 		return policy.Verdict{}, err
 	case from.unmanaged:
 		return policy.Verdict{Allowed: true, Opinion: policy.Opinion{Pass: true, Reason: s.Reason}}, nil
+	case s.Flooded:
+		return m.flood(s, from)
 	case !m.isRouted(s.First(), from, to):
 		return m.step(s, from.port, to.port), nil
 	case to.label == "x":
@@ -96,6 +98,12 @@ func (m *Model) Judge(s Step) (policy.Verdict, error) {
 		return policy.Verdict{}, err
 	}
 	return m.Tracker.StepRouted(s.Frame, out, from.port, to.port), nil
+}
+
+// flood judges a step's frame at every port.
+func (m *Model) flood(s Step, from place) (policy.Verdict, error) {
+	all, err := m.Flood(Shot{from.label, []policy.Frame{s.Frame}})
+	return all[s.To], err
 }
 
 func (m *Model) step(s Step, from, to policy.Port) policy.Verdict {
@@ -134,7 +142,7 @@ func (m *Model) forwarded(f policy.Frame, to place) (policy.Frame, error) {
 	if !ok {
 		return f, fmt.Errorf("the host has no neighbour %s on %s", f.IP.Dst, to.bridge)
 	}
-	return f.From(m.layout.router(to.bridge)).To(mac).WithHopLimit(f.IP.HopLimit - 1), nil
+	return f.Untagged().From(m.layout.router(to.bridge)).To(mac).WithHopLimit(f.IP.HopLimit - 1), nil
 }
 
 // Describe prints the ruleset, a line for each of its parts.

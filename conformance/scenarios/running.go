@@ -83,6 +83,11 @@ func (r *Running) plug() {
 	for i, s := range r.Host.AddStations(specs...) {
 		r.see(specs[i].Name, s.Port(0))
 	}
+	if r.World.PortIPv6 {
+		for _, s := range r.layout.seats {
+			labtest.Check(r.t, r.Host.SetSysctl(map[string]string{"net/ipv6/conf/" + s.device + "/addr_gen_mode": "1", "net/ipv6/conf/" + s.device + "/disable_ipv6": "0"}))
+		}
+	}
 	r.see("host", r.Host.Stack())
 	watched := make([]*lab.Port, 0, len(r.ports))
 	for _, p := range r.ports {

@@ -48,6 +48,9 @@ type World struct {
 	// HostWide leaves the host-wide switches of bridge netfilter on, as
 	// kernels do by default; else they are off, as most hypervisors have them.
 	HostWide bool
+	// PortIPv6 leaves IPv6 on at the host's end of every port, as kernels do by
+	// default; else it is off.
+	PortIPv6 bool
 }
 
 // Step is a frame to send, or a change.
@@ -61,6 +64,9 @@ type Step struct {
 	Frame    policy.Frame
 	// Fragments, when set, are sent in Frame's place, in order.
 	Fragments []policy.Frame
+	// Flooded: the bridge does not know the frame's destination, or it has many;
+	// the frame comes to every port of the bridge.
+	Flooded bool
 	// Want: the frame arrives at To.
 	Want bool
 	// Reason, when set, must be the evaluator's.

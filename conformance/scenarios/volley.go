@@ -138,7 +138,7 @@ func (m *Model) isLocal(a netip.Addr) bool {
 // route says where the host sends a packet on that came from a bridge, or from
 // x: by a route to a bridge, or with Bridge empty to x. Not ok: nowhere.
 func (m *Model) route(f policy.Frame, from place) (r Route, ok bool) {
-	if f.Family() == 0 || len(f.Tags) > 0 || f.IP.HopLimit <= 1 || m.isLocal(f.IP.Src) {
+	if f.Family() == 0 || !f.PriorityTagged() || f.IP.HopLimit <= 1 || m.isLocal(f.IP.Src) {
 		return r, false
 	}
 	for _, a := range []netip.Addr{f.IP.Src, f.IP.Dst} {
@@ -161,7 +161,7 @@ func (m *Model) route(f policy.Frame, from place) (r Route, ok bool) {
 
 // routedBy is the frame as it leaves by a route.
 func (m *Model) routedBy(f policy.Frame, r Route) policy.Frame {
-	return f.From(m.layout.router(r.Bridge)).To(r.MAC).WithHopLimit(f.IP.HopLimit - 1)
+	return f.Untagged().From(m.layout.router(r.Bridge)).To(r.MAC).WithHopLimit(f.IP.HopLimit - 1)
 }
 
 // Volley fires shots in order, all before looking, and says at which ports

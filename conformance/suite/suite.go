@@ -18,6 +18,9 @@ func RunAll(t *testing.T, target scenarios.Target) {
 	t.Run("scenarios", func(t *testing.T) { scenarios.Run(t, target, scenarios.All()...) })
 	t.Run("generated", func(t *testing.T) { generated.Run(t, target) })
 	t.Run("no blink", func(t *testing.T) { live.NoBlink(t, target) })
+	t.Run("recreation", func(t *testing.T) { live.Recreation(t, target) })
+	t.Run("untracked", func(t *testing.T) { live.Untracked(t, target) })
+	t.Run("masquerade", func(t *testing.T) { live.Masquerade(t, target) })
 	t.Run("spanning tree", func(t *testing.T) { live.SpanningTree(t, target) })
 	t.Run("revocation", func(t *testing.T) { live.Revocation(t, target) })
 }

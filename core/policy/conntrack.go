@@ -22,11 +22,15 @@ type tuple struct {
 // entry is a tracked flow.
 type entry struct {
 	first    tuple // of the packet that started it
+	begun    bool  // that packet was let out
 	seen     bool  // a reply was seen
 	revoked  bool
 	tcp      tcpPhase
 	fins     [2]bool // per direction: original, reply
 	from, to Port
+	// Who let packets out that the flow began with: a port that is not the
+	// receiver's, and the receiver's.
+	astray, taken bool
 }
 
 type tcpPhase uint8

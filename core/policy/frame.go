@@ -207,6 +207,15 @@ func (f Frame) Tagged(vids ...uint16) Frame {
 	return f
 }
 
+// Untagged returns a copy without any tags.
+func (f Frame) Untagged() Frame { f.Tags = nil; return f }
+
+// PriorityTagged says that the frame has no tags but priority tags (VID 0),
+// which name no VLAN: who receives it takes them off (IEEE 802.1Q).
+func (f Frame) PriorityTagged() bool {
+	return !slices.ContainsFunc(f.Tags, func(t Tag) bool { return t.VID != 0 })
+}
+
 // WithHopLimit returns a copy of an IP packet with another hop limit.
 func (f Frame) WithHopLimit(n uint8) Frame {
 	ip := *f.IP

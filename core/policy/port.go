@@ -61,10 +61,15 @@ const (
 	StateInvalid
 	StateUntracked
 	StateRevoked // belongs to a flow that was revoked
+	// StateAstray and StateAstrayReply: established, but the flow's beginning was
+	// let out by a port that is not its receiver's, and by the receiver's not
+	// yet. The former is of packets that go as the first one went.
+	StateAstray
+	StateAstrayReply
 )
 
 func (s State) String() string {
-	return [...]string{"unfiltered", "new", "established", "related", "invalid", "untracked", "revoked"}[s]
+	return [...]string{"unfiltered", "new", "established", "related", "invalid", "untracked", "revoked", "astray", "astray-reply"}[s]
 }
 
 // Side is where a frame was judged.

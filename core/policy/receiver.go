@@ -95,7 +95,7 @@ func receiverDead(q *question) *Opinion { return senderDead(q) }
 func receiverFlow(q *question) *Opinion {
 	switch {
 	case q.frame.Dst.IsGroup() || q.homeless():
-	case q.state == StateEstablished:
+	case q.state == StateEstablished, q.state == StateAstrayReply:
 		return pass(core.ReasonEstablished)
 	case q.state == StateRelated:
 		return pass(core.ReasonRelated)

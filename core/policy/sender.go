@@ -192,7 +192,7 @@ func senderDead(q *question) *Opinion {
 }
 
 func senderEstablished(q *question) *Opinion {
-	if q.state == StateEstablished && !q.homeless() && !q.frame.Dst.IsGroup() {
+	if (q.state == StateEstablished || q.state == StateAstray) && !q.homeless() && !q.frame.Dst.IsGroup() {
 		return pass(core.ReasonEstablished)
 	}
 	return nil

@@ -76,32 +76,61 @@ func (t *Tracker) StepRoutedAll(in, out Frame, from Port, to ...Port) []Verdict 
 // step asks conntrack about a datagram that goes from one port to others and,
 // if that is the router, on to the last.
 func (t *Tracker) step(frames []Frame, from Port, to, last []Port, judge func(to Port, s State) Verdict) []Verdict {
-	state, fresh := t.ask(frames, from, to)
+	state, e := t.ask(frames, from, to)
 	out := make([]Verdict, len(last))
-	taken := false
 	for i, port := range last {
 		out[i] = judge(port, state)
-		if fresh == nil || !out[i].Allowed || taken {
+		if e == nil || !out[i].Allowed {
 			continue
 		}
-		taken = true
-		fresh.from, fresh.to = from, port
-		if frames[0].Dst.IsGroup() {
-			fresh.to = Uplink // many may have got it; none owns the flow
+		if !e.begun {
+			e.begun = true
+			e.from, e.to = from, port
+			if frames[0].Dst.IsGroup() {
+				e.to = Uplink // many may have got it; none owns the flow
+			}
+			t.add(e)
 		}
-		t.add(fresh)
+		if from.Kind != PortHost && from.Kind != PortRouted && !slices.Contains(to, Routed) && (state == StateNew || state == StateAstray) {
+			t.letOut(e, frames[0].Dst, port, state)
+		}
 	}
 	return out
 }
 
-// ask finds a datagram's state, and the flow that it starts when it passes.
-func (t *Tracker) ask(frames []Frame, from Port, to []Port) (s State, fresh *entry) {
+// letOut notes that a port has let out a packet that its flow began with, or of
+// a flow that went astray.
+func (t *Tracker) letOut(e *entry, dst core.MAC, at Port, s State) {
+	n, ok := t.rs.NICs[at.NIC]
+	isUser := at.Kind == PortNIC && ok && n.Kind != core.SystemVM
+	here := func() bool {
+		for _, n := range t.rs.NICs {
+			if n.Kind != core.SystemVM && (holder{n}).hasMAC(dst) {
+				return true
+			}
+		}
+		return false
+	}
+	switch {
+	case at.Kind == PortHost || at.Kind == PortRouted:
+	case isUser && !dst.IsGroup() && (holder{n}).hasMAC(dst):
+		e.taken = true
+	case s == StateNew && (isUser || dst.IsGroup() || here()):
+		e.astray = true
+	}
+}
+
+// ask finds a datagram's state, and the flow that it belongs to, or that it
+// starts when it passes.
+func (t *Tracker) ask(frames []Frame, from Port, to []Port) (State, *entry) {
 	whole, ok := Reassemble(frames)
 	if !ok {
 		return StateInvalid, nil // no IP, which has no state, or not well-formed
 	}
-	if len(whole.Tags) > 0 {
-		return StateUnfiltered, nil // what is tagged is not looked into (bridge-nf-filter-vlan-tagged is 0)
+	mine := func(p Port) bool { return p.Kind == PortHost || p.Kind == PortRouted }
+	forHost := !whole.Dst.IsGroup() && slices.ContainsFunc(to, mine)
+	if len(whole.Tags) > 0 && !(forHost && whole.PriorityTagged()) {
+		return StateUnfiltered, nil // what is tagged is not looked into (bridge-nf-filter-vlan-tagged is 0), but by the host
 	}
 	bridge := t.bridge(append([]Port{from}, to...))
 	if t.unfiltered[bridge] && from.Kind != PortRouted && from.Kind != PortHost {
@@ -110,8 +139,7 @@ func (t *Tracker) ask(frames []Frame, from Port, to []Port) (s State, fresh *ent
 	if t.stoppedEarly(frames, from) {
 		return StateInvalid, nil
 	}
-	mine := func(p Port) bool { return p.Kind == PortHost || p.Kind == PortRouted }
-	if mine(from) || !whole.Dst.IsGroup() && slices.ContainsFunc(to, mine) {
+	if mine(from) || forHost {
 		bridge = "" // what the host sends, routes, or is sent in unicast is in its own zone
 	}
 	return t.look(bridge, whole.IP)
@@ -136,8 +164,9 @@ func (t *Tracker) bridge(ports []Port) string {
 	return ""
 }
 
-// look finds a packet's state, and the flow it starts when it passes.
-func (t *Tracker) look(zone string, p *IP) (s State, fresh *entry) {
+// look finds a packet's state, and the flow it belongs to, or that it starts
+// when it passes.
+func (t *Tracker) look(zone string, p *IP) (State, *entry) {
 	if untracked(p) {
 		return StateUntracked, nil
 	}
@@ -158,7 +187,7 @@ func (t *Tracker) look(zone string, p *IP) (s State, fresh *entry) {
 	case e == nil && !starts(p):
 		return StateInvalid, nil
 	case e == nil:
-		fresh = &entry{first: at}
+		fresh := &entry{first: at}
 		if isTCP && m.kind() == ACK {
 			fresh.tcp = tcpOpen
 		}
@@ -178,10 +207,14 @@ func (t *Tracker) look(zone string, p *IP) (s State, fresh *entry) {
 	switch {
 	case e.revoked:
 		return StateRevoked, nil
+	case e.seen && e.astray && !e.taken && reply:
+		return StateAstrayReply, e
+	case e.seen && e.astray && !e.taken:
+		return StateAstray, e
 	case e.seen:
-		return StateEstablished, nil
+		return StateEstablished, e
 	}
-	return StateNew, nil
+	return StateNew, e
 }
 
 // lookError finds the flow that an ICMP error belongs to. It must be addressed

@@ -143,7 +143,7 @@ func (b *Backend) Apply(ctx context.Context, d core.Delta) error {
 	}
 	topo := b.topo
 	var tx *nft.Tx
-	if d.Options != nil || (old.oddPorts > 0) != (next.oddPorts > 0) {
+	if d.Options != nil || !old.sameSkeleton(next) {
 		next = newEnforced(next.ruleset, d.To)
 		topo = topologyOf(b.links, next.ruleset.Options)
 		if err := b.switchNetfilterOn(ctx, topo); err != nil {

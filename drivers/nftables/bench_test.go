@@ -175,7 +175,7 @@ func BenchmarkApply(b *testing.B) {
 func TestChangesAreSmall(t *testing.T) {
 	in := manyNICs(200)
 	from := policy.Version(compiled(t, in))
-	r := renderer{settings: settings{marks: marks{mask: 0x700, revoked: 1 << 31}}}
+	r := renderer{settings: settings{marks: marks{mask: 0xf00, flow: 7 << 29}}}
 	messages := func(next policy.Input) *nft.Tx {
 		to := policy.Version(compiled(t, next))
 		old := newEnforced(from.Ruleset, from.Fingerprint)

@@ -49,9 +49,9 @@ func (driver) Info() core.Info {
 			{Name: "datapath", Type: "string", Default: datapathAuto, Choices: []string{datapathAuto, datapathBridgeNetfilter, datapathNative},
 				Help: "how bridged packets meet conntrack; auto takes what the kernel has"},
 			{Name: "mark_mask", Type: "string", Default: "0x00ffff00",
-				Help: "bits of the packet mark that are ours; the lowest three are used"},
-			{Name: "revoked_mark", Type: "string", Default: "0x80000000",
-				Help: "the bit of the conntrack mark that revokes a flow"},
+				Help: "bits of the packet mark that are ours; the lowest four are used"},
+			{Name: "flow_mark", Type: "string", Default: "0xe0000000",
+				Help: "the three bits of the conntrack mark that are ours; the highest revokes a flow"},
 		},
 		Features: []core.Feature{
 			core.FeatureIPv4, core.FeatureIPv6, core.FeatureEgress, core.FeaturePorts, core.FeatureICMP, core.FeatureProtocols,
@@ -83,7 +83,7 @@ func parseSettings(s core.Settings) (settings, error) {
 	for k, v := range s {
 		path := "backend.settings." + k
 		if _, ok := text[k]; !ok {
-			return settings{}, &core.FieldError{Path: path, Reason: "no such setting; nftables knows datapath, mark_mask, revoked_mark"}
+			return settings{}, &core.FieldError{Path: path, Reason: "no such setting; nftables knows datapath, mark_mask, flow_mark"}
 		}
 		str, ok := v.(string)
 		if n, isInt := v.(int); isInt {
@@ -101,11 +101,11 @@ func parseSettings(s core.Settings) (settings, error) {
 	if err != nil {
 		return settings{}, err
 	}
-	revoked, err := parseMask("backend.settings.revoked_mark", text["revoked_mark"])
+	flow, err := parseMask("backend.settings.flow_mark", text["flow_mark"])
 	if err != nil {
 		return settings{}, err
 	}
-	m, err := newMarks(mask, revoked)
+	m, err := newMarks(mask, flow)
 	return settings{marks: m, datapath: text["datapath"]}, err
 }
 

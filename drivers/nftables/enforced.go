@@ -18,6 +18,7 @@ type enforced struct {
 	shared      map[sharedElem]int // likewise
 	owned       map[owned]int      // likewise
 	oddPorts    int                // NICs on devices that are no VM ports by name
+	ambiguous   int                // NICs whose flows are not told by address
 }
 
 // sharedElem is an element that several NICs may bring (two routers with one
@@ -48,10 +49,10 @@ func (e *enforced) count(d defs, n core.NICPolicy, by int) {
 	elems := elements{}
 	d.addNIC(elems, e.ruleset.Options, e.sides, n)
 	for id, sets := range elems {
-		if id == bridgeTable {
-			continue // keyed by device, so never shared
-		}
 		for set, m := range sets {
+			if id == bridgeTable && set != hereSet {
+				continue // keyed by device, so never shared
+			}
 			for key := range m {
 				tally(e.shared, sharedElem{id, set, key}, by)
 			}
@@ -62,6 +63,9 @@ func (e *enforced) count(d defs, n core.NICPolicy, by int) {
 	}
 	if hasOddPort(e.ruleset.Options, n) {
 		e.oddPorts += by
+	}
+	if ambiguous(e.ruleset.Options, n) {
+		e.ambiguous += by
 	}
 }
 
@@ -88,7 +92,7 @@ func (e *enforced) advance(d core.Delta) (*enforced, scope, error) {
 		return nil, scope{}, err
 	}
 	next := &enforced{
-		ruleset: ruleset, fingerprint: d.To, oddPorts: e.oddPorts,
+		ruleset: ruleset, fingerprint: d.To, oddPorts: e.oddPorts, ambiguous: e.ambiguous,
 		sides: maps.Clone(e.sides), profiles: maps.Clone(e.profiles), shared: maps.Clone(e.shared),
 		owned: maps.Clone(e.owned),
 	}
@@ -146,11 +150,14 @@ func (e *enforced) advance(d core.Delta) (*enforced, scope, error) {
 // keepShared puts back into after what a change would take away although an
 // untouched NIC still needs it.
 func (e *enforced) keepShared(before, after nft.State) {
-	for _, f := range families {
-		for name, s := range before[f.table].Sets {
-			target := after[f.table].Sets[name]
+	for id, t := range before {
+		for name, s := range t.Sets {
 			for key, v := range s.Elements {
-				if _, ok := target.Elements[key]; !ok && e.shared[sharedElem{f.table, name, key}] > 0 {
+				target := after[id].Sets[name]
+				if e.shared[sharedElem{id, name, key}] == 0 {
+					continue
+				}
+				if _, ok := target.Elements[key]; !ok {
 					if target.Elements == nil {
 						target.Elements = map[nft.Key]nft.Value{}
 					}
@@ -159,4 +166,10 @@ func (e *enforced) keepShared(before, after nft.State) {
 			}
 		}
 	}
+}
+
+// sameSkeleton: e and o differ in nothing that the skeleton depends on, if their
+// options are the same.
+func (e *enforced) sameSkeleton(o *enforced) bool {
+	return (e.oddPorts > 0) == (o.oddPorts > 0) && (e.ambiguous > 0) == (o.ambiguous > 0)
 }

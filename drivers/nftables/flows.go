@@ -25,7 +25,9 @@ func (b *Backend) eachFlow(ctx context.Context, visit func(core.Flow, conntrack.
 	}
 	ours := map[netip.Addr]bool{}
 	var routers bool // NICs whose flows no address tells
+	var byMAC portMACs
 	if b.enforced != nil {
+		byMAC = macsOfNICs(b.enforced.ruleset)
 		for _, n := range b.enforced.ruleset.NICs {
 			for _, a := range n.Addresses {
 				ours[a] = true
@@ -55,7 +57,8 @@ func (b *Backend) eachFlow(ctx context.Context, visit func(core.Flow, conntrack.
 			}
 		}
 		f.Bridge = name
-		f.Revoked = e.Mark&b.settings.marks.revoked != 0
+		f.From, f.To = byMAC.ends(name, e.Labels)
+		f.Revoked = e.Mark&b.settings.marks.revoked() != 0
 		f.HostSrc = !managed && local.Contains(f.Src)
 		visit(f, e)
 	}
@@ -90,7 +93,7 @@ func (b *Backend) RevokeFlows(ctx context.Context, revoke, restore []core.Flow) 
 	if err != nil {
 		return 0, err
 	}
-	bit := b.settings.marks.revoked
+	bit := b.settings.marks.revoked()
 	n, err := b.flows.SetMark(ctx, mark, conntrack.Mark{Value: bit, Mask: bit})
 	if err != nil {
 		return n, err

@@ -30,7 +30,7 @@ func (s skeleton) ingressChains() []*nft.Chain {
 			rule(isEtherType(typeIPv6), goTo("destination-ipv6")),
 			rule(denyIn(core.ReasonEtherType)),
 		}},
-		{Name: "system-in", Rules: []nft.Rule{rule(count(core.Ingress, core.ReasonSystem)), rule(accept())}},
+		{Name: "system-in", Rules: []nft.Rule{rule(count(core.Ingress, core.ReasonSystem)), rule(goTo("elsewhere"))}},
 		{Name: "ingress-arp", Rules: []nft.Rule{
 			rule(toGroupMAC(), accept()),
 			rule(in("macs", outName, etherDst), accept()),
@@ -41,7 +41,7 @@ func (s skeleton) ingressChains() []*nft.Chain {
 			[]nft.Rule{rule(toGroupMAC(), goTo("ingress-group-ipv4"))},
 			toOwn("src4", fam4), toOwn("src4-prefix", fam4),
 			[]nft.Rule{
-				rule(in("open", outName), goTo("ingress-ipv4")),
+				rule(in("open", outName), goTo("ingress-open-ipv4")),
 				rule(denyIn(core.ReasonDestination)),
 			})},
 		{Name: "destination-ipv6", Rules: join(
@@ -49,7 +49,7 @@ func (s skeleton) ingressChains() []*nft.Chain {
 			toOwn("src6", fam6), toOwn("src6-prefix", fam6),
 			[]nft.Rule{
 				rule(in("link-local6", outName, etherDst, ip6Dst), goTo("ingress-bare6")),
-				rule(in("open", outName), goTo("ingress-ipv6")),
+				rule(in("open", outName), goTo("ingress-open-ipv6")),
 				rule(denyIn(core.ReasonDestination)),
 			})},
 		// The link-local address of a NIC without IPv6 hears ND and DHCPv6.
@@ -77,12 +77,22 @@ func (s skeleton) ingressChains() []*nft.Chain {
 		always := rule(jump("ingress-always-" + f.String()))
 		decide := []nft.Rule{rule(dispatch(verdicts, outName)), rule(denyIn(core.ReasonClosedPort))}
 
-		chains = append(chains, &nft.Chain{Name: "ingress-" + f.String(), Rules: join(
-			s.refuse(), []nft.Rule{rule(s.marks.is(wordEst), accept()), always}, decide)})
+		// What flows that begin need to know of, or that went astray, is noted
+		// before the rules: it counts only if they let the packet out.
+		begun := func(note word) []nft.Rule {
+			return join(s.refuse(), []nft.Rule{
+				rule(s.marks.is(wordEst), accept()),
+				rule(s.marks.is(wordAstrayReply), accept()),
+				rule(s.marks.set(note)), always}, decide)
+		}
+		chains = append(chains,
+			&nft.Chain{Name: "ingress-" + f.String(), Rules: begun(wordTaken)},
+			&nft.Chain{Name: "ingress-open-" + f.String(), Rules: join(
+				[]nft.Rule{rule(in("macs", outName, etherDst), goTo("ingress-"+f.String()))}, begun(wordStray))})
 
 		// A group MAC is never a part of an established flow: the rules are
 		// asked each time.
-		group := append(s.refuse(), always)
+		group := append(s.refuse(), rule(s.marks.is(wordNew), s.marks.set(wordStray)), always)
 		if f.Family == core.IPv6 {
 			group = append(group, rule(in("bare6", outName), denyIn(core.ReasonDestination)))
 		} else {

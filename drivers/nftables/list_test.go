@@ -13,7 +13,9 @@ func TestCommandLists(t *testing.T) {
 	h := labtest.New(t, lab.Options{})
 	h.AddBridge(lab.BridgeSpec{Name: "br0"})
 	b := openBackend(t, h)
-	r := compiled(t, manyNICs(2))
+	in := manyNICs(2)
+	in.VMs[0].NICs[0].SpoofingAllowed = true // so that flows are labelled
+	r := compiled(t, in)
 	labtest.Check(t, b.Sync(t.Context(), r))
 	state := b.renderer().all(b.enforced)
 	labtest.Check(t, h.Do(func() error {

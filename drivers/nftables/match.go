@@ -42,7 +42,9 @@ var (
 	outName  = meta(expr.MetaKeyOIFNAME, 16)
 	protocol = meta(expr.MetaKeyPROTOCOL, 2)
 	l4proto  = meta(expr.MetaKeyL4PROTO, 1)
-	ctState  = operand{4, func(reg uint32) expr.Any { return &expr.Ct{Key: expr.CtKeySTATE, Register: reg} }}
+	// 0 = as the first packet went, 1 = the other way
+	ctDirection = operand{1, func(reg uint32) expr.Any { return &expr.Ct{Key: expr.CtKeyDIRECTION, Register: reg} }}
+	ctState     = operand{4, func(reg uint32) expr.Any { return &expr.Ct{Key: expr.CtKeySTATE, Register: reg} }}
 
 	etherDst = payload(expr.PayloadBaseLLHeader, 0, 6)
 	etherSrc = payload(expr.PayloadBaseLLHeader, 6, 6)

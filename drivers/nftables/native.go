@@ -60,6 +60,7 @@ func (s skeleton) addNative(t *nft.Table) {
 		},
 		ip(goTo("invalid")),
 	)})
+	t.AddChain(&nft.Chain{Name: "leaving", Base: filter(nft.Postrouting, priorityLeaving), Rules: s.leaving()})
 	// Who owns an end of a flow is known here by the port.
 	related := []nft.Rule{
 		rule(notIn("nics", inName), goTo("established")),

@@ -118,9 +118,12 @@ func (d defs) addNIC(e elements, o core.Options, has sides, n core.NICPolicy) {
 		for _, f := range families {
 			e.add(f.table, d.set(f.table, "entry"), nft.Goto("not-bridged"), dev)
 		}
+		for _, m := range macsOf(n) {
+			bridge(hereSet, none, nft.MAC(m[:]))
+			bridge("macs", none, dev, nft.MAC(m[:]))
+		}
 		mac := nft.MAC(n.Key.MAC[:])
 		bridge("own-mac", none, dev, mac)
-		bridge("macs", none, dev, mac)
 		bridge("rarp", none, dev, mac, mac, mac)
 		for _, f := range core.Families {
 			for _, dir := range []core.Direction{core.Ingress, core.Egress} {

@@ -9,13 +9,15 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/ringwall/ringwall/core"
 )
 
 // nftables.service, as distributions ship it, flushes the whole ruleset, ours
 // too, each time it is stopped, restarted or reloaded: every port is open until
-// the agent notices. At boot it does no harm, since it runs first.
+// the agent notices. At boot it does no harm where it runs first, and that is
+// worth a warning alone; it is an error where it has run after us.
 
 var (
 	flushLine = regexp.MustCompile(`(?m)^[ \t]*flush[ \t]+ruleset\b[^\n]*`)
@@ -34,7 +36,11 @@ func (s *surroundings) checkFlush() core.Check {
 		return core.Check{Name: name, Status: core.StatusWarning, Summary: "what nftables.service loads cannot be read", Evidence: err.Error(), Fix: "run as root"}
 	}
 	if line := flushLine.FindString(text); line != "" {
-		found = append(found, finding{core.StatusError, "nftables.service flushes the whole ruleset when it is restarted or reloaded: every port would be open until the agent notices",
+		status, what := core.StatusWarning, "nftables.service flushes the whole ruleset when it is restarted or reloaded: every port would be open until the agent notices"
+		if s.flushedAfterUs() {
+			status, what = core.StatusError, "nftables.service has flushed the whole ruleset after Ringwall had closed it: every port was open until the agent noticed"
+		}
+		found = append(found, finding{status, what,
 			conf + ": " + strings.TrimSpace(line), replaceFlush(conf, text)})
 	}
 	unit, text, err := firstFile(s.files.unit)
@@ -52,11 +58,27 @@ func (s *surroundings) checkFlush() core.Check {
 	}
 	if stop := stopCommand(text); strings.Contains(stop, "flush ruleset") {
 		dir := filepath.Dir(s.files.dropIns)
-		found = append(found, finding{core.StatusError, "nftables.service flushes the whole ruleset when it is stopped or restarted: every port would be open until the agent notices",
+		found = append(found, finding{core.StatusWarning, "nftables.service flushes the whole ruleset when it is stopped or restarted: every port would be open until the agent notices",
 			unit + ": ExecStop=" + stop,
 			fmt.Sprintf("mkdir -p %s && printf '[Service]\\nExecStop=\\n' >%s/ringwall.conf && systemctl daemon-reload", dir, dir)})
 	}
 	return conclude(name, fine, found)
+}
+
+// flushedAfterUs: nftables.service has started after the unit that closes the
+// host at boot, or after the agent where there is no such unit.
+func (s *surroundings) flushedAfterUs() bool {
+	started := func(unit string) (t time.Time) {
+		if l, err := os.Lstat(filepath.Join(s.files.started, "invocation:"+unit)); err == nil {
+			t = l.ModTime()
+		}
+		return t
+	}
+	us := started("ringwall-closed.service")
+	if us.IsZero() {
+		us = started("ringwalld.service")
+	}
+	return !us.IsZero() && started("nftables.service").After(us)
 }
 
 // stopCommand is what the last ExecStop= lines come to; an empty one takes all

@@ -22,6 +22,9 @@ type files struct {
 	unit, conf []string
 	enabled    string // pattern of the links that systemctl enable makes
 	dropIns    string // pattern of the unit's drop-ins
+	// started holds a link for each unit that is active, made when it started
+	// (systemd keeps them for its journal, since version 237).
+	started string
 }
 
 func systemFiles() files {
@@ -31,6 +34,7 @@ func systemFiles() files {
 		conf:    []string{"/etc/nftables.conf", "/etc/sysconfig/nftables.conf"},
 		enabled: "/etc/systemd/system/*.wants/nftables.service",
 		dropIns: "/etc/systemd/system/nftables.service.d/*.conf",
+		started: "/run/systemd/units",
 	}
 }
 

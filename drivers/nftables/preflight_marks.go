@@ -3,7 +3,6 @@ package nftables
 import (
 	"encoding/binary"
 	"fmt"
-	"math/bits"
 
 	"github.com/google/nftables/expr"
 
@@ -55,17 +54,17 @@ func (s *surroundings) checkMarks() core.Check {
 	for i := range found {
 		found[i].by = s.way(found[i], taken, ctTaken)
 	}
-	return conclude("mark-bits", fmt.Sprintf("nobody else uses the bits %#08x of the packet mark and %#08x of the conntrack mark", s.marks.mask, s.marks.revoked), found)
+	return conclude("mark-bits", fmt.Sprintf("nobody else uses the bits %#08x of the packet mark and %#08x of the conntrack mark", s.marks.mask, s.marks.flow), found)
 }
 
 // clashes are a rule's overlaps with our bits. overwritten: our stamp comes
 // after the rule and has the last word.
 func (s *surroundings) clashes(where string, u markUse, overwritten bool) []finding {
 	var found []finding
-	if o := u.ct.writes & s.marks.revoked; o != 0 {
-		found = append(found, finding{core.StatusError, fmt.Sprintf("another rule writes the bit %#08x of the conntrack mark, by which flows are revoked", o), where, ctFix(u.ct.writes)})
-	} else if o := u.ct.reads & s.marks.revoked; o != 0 && u.ct.reads != ^uint32(0) {
-		found = append(found, finding{core.StatusWarning, fmt.Sprintf("another rule asks for the bit %#08x of the conntrack mark, by which flows are revoked", o), where, ctFix(u.ct.reads)})
+	if o := u.ct.writes & s.marks.flow; o != 0 {
+		found = append(found, finding{core.StatusError, fmt.Sprintf("another rule writes the bits %#08x of the conntrack mark, by which flows are revoked", o), where, ctFix(u.ct.writes)})
+	} else if o := u.ct.reads & s.marks.flow; o != 0 && u.ct.reads != ^uint32(0) {
+		found = append(found, finding{core.StatusWarning, fmt.Sprintf("another rule asks for the bits %#08x of the conntrack mark, by which flows are revoked", o), where, ctFix(u.ct.reads)})
 	}
 	if o := u.packet.writes & s.marks.mask; o != 0 && !overwritten {
 		found = append(found, finding{core.StatusError, fmt.Sprintf("another rule writes the bits %#08x of the packet mark, which carry what conntrack says", o), where, packetFix(u.packet.writes)})
@@ -78,8 +77,8 @@ func (s *surroundings) clashes(where string, u markUse, overwritten bool) []find
 // Which setting mends a clash; empty when the other rule takes all bits and must
 // be mended itself.
 const (
-	moveMask    = "mark_mask"
-	moveRevoked = "revoked_mark"
+	moveMask = "mark_mask"
+	moveFlow = "flow_mark"
 )
 
 func packetFix(used uint32) string {
@@ -93,21 +92,23 @@ func ctFix(used uint32) string {
 	if used == ^uint32(0) {
 		return ""
 	}
-	return moveRevoked
+	return moveFlow
 }
 
 // way gives the setting with bits that are free.
 func (s *surroundings) way(f finding, taken, ctTaken uint32) string {
 	switch f.by {
 	case moveMask:
-		for shift := 8; shift+3 <= 32; shift++ {
-			if mask := uint32(7) << shift; taken&mask == 0 {
+		for shift := 8; shift+4 <= 32; shift++ {
+			if mask := uint32(15) << shift; taken&mask == 0 {
 				return fmt.Sprintf("backend: {settings: {mark_mask: \"%#08x\"}} in the config, then restart ringwalld", mask)
 			}
 		}
-	case moveRevoked:
-		if free := ^ctTaken; free != 0 {
-			return fmt.Sprintf("backend: {settings: {revoked_mark: \"%#08x\"}} in the config, then restart ringwalld", uint32(1)<<(bits.Len32(free)-1))
+	case moveFlow:
+		for shift := 32 - 3; shift >= 0; shift-- {
+			if mask := uint32(7) << shift; ctTaken&mask == 0 {
+				return fmt.Sprintf("backend: {settings: {flow_mark: \"%#08x\"}} in the config, then restart ringwalld", mask)
+			}
 		}
 	}
 	return "give the other rule a mask of the bits that it needs (iptables: --set-xmark VALUE/MASK, --nfmask, --ctmask; nft: meta mark set meta mark & ~MASK | VALUE)"

@@ -44,7 +44,7 @@ func (r renderer) all(e *enforced) nft.State {
 }
 
 func (r renderer) skeletonTables(e *enforced) nft.State {
-	s := skeleton{options: e.ruleset.Options, marks: r.settings.marks, native: r.settings.native, oddPorts: e.oddPorts > 0}
+	s := skeleton{options: e.ruleset.Options, marks: r.settings.marks, native: r.settings.native, oddPorts: e.oddPorts > 0, labels: e.ambiguous > 0}
 	return nft.State{}.Add(s.bridge(), s.ip(fam4), s.ip(fam6))
 }
 

@@ -1,6 +1,7 @@
 package nftables
 
 import (
+	"github.com/google/nftables/expr"
 	"golang.org/x/sys/unix"
 
 	"github.com/ringwall/ringwall/core"
@@ -25,7 +26,10 @@ const (
 	priorityZone  = -450 // ip prerouting: before defragmentation (-400), or two bridges' fragments merge
 	priorityStamp = -140 // ip prerouting: after conntrack (-200) and whatever mangle (-150) does to the mark
 	priorityRoute = -1   // ip forward
-	priorityLast  = 10   // bridge prerouting: defragmented, with conntrack's word
+	// ip postrouting, where br_netfilter shows a frame that the bridge's own
+	// postrouting (0) has let out. Native: bridge postrouting.
+	priorityLeaving = 10
+	priorityLast    = 10 // bridge prerouting: defragmented, with conntrack's word
 )
 
 // skeleton is what stands whatever the policies are: base chains, guards and
@@ -37,25 +41,28 @@ type skeleton struct {
 	// oddPorts: some NIC's device is no VM port by its name, so that the
 	// dispatch must look names up as well.
 	oddPorts bool
+	// labels: some NIC is ambiguous, so that flows are labelled.
+	labels bool
 }
 
-// toVMPort gives the rules that send frames of VM ports to chain. Names that
-// patterns cover cost a compare of bytes; only odd ones cost a look-up.
-func (s skeleton) toVMPort(device operand, chain string) []nft.Rule {
+// toVMPort gives the rules that send frames of VM ports to chain; others says
+// what becomes of those of other ports. Names that patterns cover cost a compare
+// of bytes; only odd ones cost a look-up.
+func (s skeleton) toVMPort(device operand, chain string, others []expr.Any) []nft.Rule {
 	var rules []nft.Rule
 	if s.oddPorts {
 		rules = append(rules, rule(in("odd-ports", device), goTo(chain)))
 	}
 	if len(s.options.Uplinks) > 0 {
 		for _, p := range s.options.Uplinks {
-			rules = append(rules, rule(name(device, p), goTo("uplink")))
+			rules = append(rules, rule(name(device, p), others))
 		}
 		return append(rules, rule(goTo(chain)))
 	}
 	for _, p := range s.options.VMPorts {
 		rules = append(rules, rule(name(device, p), goTo(chain)))
 	}
-	return rules
+	return append(rules, rule(others))
 }
 
 // bridge builds the bridge table without policies.
@@ -83,10 +90,10 @@ func (s skeleton) bridge() *nft.Table {
 	}
 
 	t.AddChain(&nft.Chain{Name: "prerouting-first", Base: filter(nft.Prerouting, priorityFirst),
-		Rules: append(append([]nft.Rule{rule(s.marks.set(wordNone))}, s.toVMPort(inName, "source")...), rule(accept()))})
+		Rules: append([]nft.Rule{rule(s.marks.set(wordUnseen))}, s.toVMPort(inName, "source", accept())...)})
 	t.AddChain(&nft.Chain{Name: "prerouting-last", Base: filter(nft.Prerouting, priorityLast),
-		Rules: append([]nft.Rule{rule(s.marks.is(wordEst), toUnicastMAC(), accept())}, s.toVMPort(inName, "egress")...)})
-	t.AddChain(&nft.Chain{Name: "postrouting", Base: filter(nft.Postrouting, 0), Rules: s.toVMPort(outName, "ingress")})
+		Rules: append([]nft.Rule{rule(s.marks.isSenders(), toUnicastMAC(), accept())}, s.toVMPort(inName, "egress", accept())...)})
+	t.AddChain(&nft.Chain{Name: "postrouting", Base: filter(nft.Postrouting, 0), Rules: s.toVMPort(outName, "ingress", goTo("elsewhere"))})
 	// What goes up to the host, to be routed perhaps, leaves our bits behind:
 	// the host's own rules by mark are not disturbed, and what comes down again
 	// without a word is the host's own.
@@ -94,12 +101,22 @@ func (s skeleton) bridge() *nft.Table {
 		Rules: []nft.Rule{rule(s.marks.isNot(wordNone), s.marks.set(wordNone))}})
 	t.AddChain(&nft.Chain{Name: "output", Base: filter(nft.Output, 0),
 		Rules: []nft.Rule{rule(s.marks.is(wordNone), s.marks.set(wordHost))}})
-	t.AddChain(&nft.Chain{Name: "uplink", Rules: []nft.Rule{rule(accept())}})
+	// Out by a port that is no user VM's. A flow that begins so may be for a NIC
+	// all the same: see leaving.
+	t.AddChain(&nft.Chain{Name: "elsewhere", Rules: []nft.Rule{
+		rule(s.marks.isNot(wordNew), accept()),
+		rule(in(hereSet, etherDst), s.marks.set(wordStray)),
+		rule(toGroupMAC(), s.marks.set(wordStray)),
+	}})
 	if s.native {
 		s.addNative(t)
 	}
 	return t
 }
+
+// hereSet names the set of the MACs that NICs have, their pairs' too, on
+// whatever bridge. It is the one set of the bridge table that NICs share.
+const hereSet = "here"
 
 // bridgeSets defines the shared sets; NICs fill them.
 func bridgeSets() []*nft.Set {
@@ -111,7 +128,7 @@ func bridgeSets() []*nft.Set {
 	}
 	return []*nft.Set{
 		set("nics", dev), set("system", dev), set("open", dev), set("bare4", dev), set("bare6", dev),
-		set("odd-ports", dev), set("unmanaged", dev),
+		set("odd-ports", dev), set("unmanaged", dev), set(hereSet, mac),
 		set("own-mac", dev, mac), set("macs", dev, mac),
 		set("src4", dev, mac, ip4), set("src6", dev, mac, ip6), set("link-local6", dev, mac, ip6),
 		ranges("src4-prefix", dev, mac, ip4), ranges("src6-prefix", dev, mac, ip6),
@@ -157,7 +174,11 @@ func (s skeleton) ip(f family) *nft.Table {
 	t.AddSet(stateMap())
 
 	t.AddChain(&nft.Chain{Name: "zones", Base: filter(nft.Prerouting, priorityZone),
-		Rules: []nft.Rule{rule(dispatch("entry", inName))}})
+		Rules: []nft.Rule{
+			rule(dispatch("entry", inName)),
+			// Of another bridge: whoever looks at its marks sees none of ours.
+			rule(s.marks.is(wordUnseen), s.marks.set(wordNone)),
+		}})
 	// Frames to 01:80:c2:00:00:0X go up on the port itself and meet no bridge
 	// hook; the netdev chain drops them, this one until that is in place.
 	notBridged := drop()
@@ -168,7 +189,12 @@ func (s skeleton) ip(f family) *nft.Table {
 
 	if !s.native {
 		t.AddChain(&nft.Chain{Name: "stamp", Base: filter(nft.Prerouting, priorityStamp),
-			Rules: []nft.Rule{rule(in("bridges", inName), dispatch("states", ctState))}})
+			Rules: []nft.Rule{
+				rule(s.marks.is(wordUnseen), equal(ctState, native32(ctEstablished)),
+					ctMark(s.marks.revoked()|s.marks.astray(), 0), s.marks.set(wordEst), accept()),
+				rule(s.marks.is(wordUnseen), dispatch("states", ctState)),
+			}})
+		t.AddChain(&nft.Chain{Name: "leaving", Base: filter(nft.Postrouting, priorityLeaving), Rules: s.leaving()})
 	}
 	s.addWords(t, []nft.Rule{
 		rule(in("owner", inName, etherSrc, f.ctSrc), goTo("established")),
@@ -196,17 +222,47 @@ func (s skeleton) ip(f family) *nft.Table {
 // from those who may not.
 func (s skeleton) addWords(t *nft.Table, related []nft.Rule) {
 	revoked := rule(s.marks.isRevoked(), goTo("revoked"))
+	// A flow without an answer is new by every packet, also when it was revoked.
+	fresh := []nft.Rule{revoked, rule(s.marks.set(wordNew))}
+	if s.labels {
+		// Behind the word: what has no label, as it is not tracked, ends the rule.
+		fresh = append(fresh, rule(labelSender()))
+	}
 	for _, c := range []*nft.Chain{
-		// A flow without an answer is new by every packet, also when it was revoked.
-		{Name: "new", Rules: []nft.Rule{revoked, rule(s.marks.set(wordNew))}},
+		{Name: "new", Rules: fresh},
 		{Name: "invalid", Rules: []nft.Rule{rule(s.marks.set(wordInvalid))}},
 		{Name: "established", Rules: []nft.Rule{revoked, rule(s.marks.set(wordEst))}},
+		{Name: "flow", Rules: []nft.Rule{
+			revoked,
+			rule(ctMark(s.marks.astray()|s.marks.taken(), s.marks.astray()), goTo("astray")),
+			rule(s.marks.set(wordEst)),
+		}},
+		{Name: "astray", Rules: []nft.Rule{
+			rule(equal(ctDirection, []byte{1}), s.marks.set(wordAstrayReply), accept()),
+			rule(s.marks.set(wordAstray)),
+		}},
 		{Name: "revoked", Rules: []nft.Rule{rule(s.marks.set(wordRevoked))}},
 		{Name: "alien", Rules: []nft.Rule{rule(s.marks.set(wordAlien))}},
 		{Name: "related", Rules: join([]nft.Rule{revoked}, related)},
 	} {
 		t.AddChain(c)
 	}
+}
+
+// leaving remembers, in the conntrack mark, who has let the first packet of a
+// flow out. A bridge floods what it does not know the port of, and conntrack
+// takes a flow for begun when any port lets it out, though its receiver's may
+// not. Packets that are let out by none never come here.
+func (s skeleton) leaving() []nft.Rule {
+	rules := []nft.Rule{
+		rule(s.marks.isSenders(), accept()),
+		rule(s.marks.is(wordTaken), setCTMark(s.marks.taken())),
+		rule(s.marks.is(wordStray), setCTMark(s.marks.astray())),
+	}
+	if s.labels {
+		rules = append(rules, rule(s.marks.is(wordTaken), labelReceiver()))
+	}
+	return rules
 }
 
 // ipSets defines the sets of the ip or ip6 table that links and NICs fill.

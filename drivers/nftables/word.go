@@ -12,18 +12,25 @@ import (
 )
 
 // word is what conntrack says of a packet, carried from the ip hooks to the
-// bridge hooks in three bits of the packet mark. A bridge chain cannot ask
+// bridge hooks in four bits of the packet mark. A bridge chain cannot ask
 // conntrack itself on kernels without nf_conntrack_bridge.
 type word uint32
 
 const (
-	wordNone    word = iota // no ip hook saw the packet: netfilter is off for this bridge
+	wordNone    word = iota // the host has it, or has made it; no bridge hook saw it come in
+	wordUnseen              // came in by a bridge's port, and no ip hook has seen it
 	wordNew                 // new or untracked
-	wordEst                 // established, or related and the sender owns an end
 	wordInvalid             // invalid
-	wordRevoked             // the flow's conntrack mark has the revoked bit
-	wordAlien               // related to a flow that the sender has no part in
-	wordHost                // the host's own, set on bridge output
+	// wordEst and wordAstray differ in the lowest bit alone: both are
+	// established at the sender's port, which asks for either in one go.
+	wordEst         // established, or related and the sender owns an end
+	wordAstray      // established, and went astray: new at the receiver's port
+	wordAstrayReply // the same in the other direction: new at the sender's port
+	wordRevoked     // the flow's conntrack mark has the revoked bit
+	wordAlien       // related to a flow that the sender has no part in
+	wordHost        // the host's own, set on bridge output
+	wordTaken       // set at the receiver's port: its NIC is the one that the frame is for
+	wordStray       // set at the receiver's port: its NIC takes what is another's
 )
 
 // words that pass nobody, with the reason they are counted for.
@@ -31,7 +38,8 @@ var refusedWords = []struct {
 	word   word
 	reason core.Reason
 }{
-	{wordNone, core.ReasonUnfiltered},
+	{wordNone, core.ReasonUnfiltered}, // somebody else has cleared it
+	{wordUnseen, core.ReasonUnfiltered},
 	{wordInvalid, core.ReasonInvalid},
 	{wordRevoked, core.ReasonRevoked},
 	{wordAlien, core.ReasonNotOwner},
@@ -39,36 +47,48 @@ var refusedWords = []struct {
 
 // marks says which bits of the packet mark and of the conntrack mark are ours.
 type marks struct {
-	mask    uint32 // three adjacent bits of the packet mark
-	revoked uint32 // one bit of the conntrack mark
+	mask uint32 // four adjacent bits of the packet mark
+	flow uint32 // three adjacent bits of the conntrack mark
 }
 
-// newMarks takes the lowest three adjacent set bits of mask.
-func newMarks(mask, revoked uint32) (marks, error) {
+// newMarks takes the lowest four adjacent set bits of mask, and the three of flow.
+func newMarks(mask, flow uint32) (marks, error) {
 	shift := bits.TrailingZeros32(mask)
-	if mask>>shift&7 != 7 {
+	if mask>>shift&15 != 15 {
 		return marks{}, &core.FieldError{Path: "backend.settings.mark_mask", Value: fmt.Sprintf("%#x", mask),
-			Reason: "needs three adjacent bits"}
+			Reason: "needs four adjacent bits"}
 	}
-	if bits.OnesCount32(revoked) != 1 {
-		return marks{}, &core.FieldError{Path: "backend.settings.revoked_mark", Value: fmt.Sprintf("%#x", revoked),
-			Reason: "needs exactly one bit"}
+	if flow>>bits.TrailingZeros32(flow) != 7 {
+		return marks{}, &core.FieldError{Path: "backend.settings.flow_mark", Value: fmt.Sprintf("%#x", flow),
+			Reason: "needs exactly three adjacent bits"}
 	}
-	return marks{mask: 7 << shift, revoked: revoked}, nil
+	return marks{mask: 15 << shift, flow: flow}, nil
 }
+
+// The bits of the conntrack mark. A flow whose first packet was let out by a
+// port that is not its receiver's has astray; taken says that the receiver's NIC
+// has let a packet of it in as well. docs/semantics.md, "Flows".
+func (m marks) taken() uint32   { return 1 << bits.TrailingZeros32(m.flow) }
+func (m marks) astray() uint32  { return m.taken() << 1 }
+func (m marks) revoked() uint32 { return m.taken() << 2 }
 
 func (m marks) value(w word) uint32 { return uint32(w) << bits.TrailingZeros32(m.mask) }
 
 // is matches packets that carry w.
-func (m marks) is(w word) []expr.Any { return m.compare(expr.CmpOpEq, w) }
+func (m marks) is(w word) []expr.Any { return m.compare(expr.CmpOpEq, w, m.mask) }
 
 // isNot matches packets that carry another word.
-func (m marks) isNot(w word) []expr.Any { return m.compare(expr.CmpOpNeq, w) }
+func (m marks) isNot(w word) []expr.Any { return m.compare(expr.CmpOpNeq, w, m.mask) }
 
-func (m marks) compare(op expr.CmpOp, w word) []expr.Any {
+// isSenders matches packets that are established at the sender's port.
+func (m marks) isSenders() []expr.Any {
+	return m.compare(expr.CmpOpEq, wordEst, m.mask&^m.value(wordEst^wordAstray))
+}
+
+func (m marks) compare(op expr.CmpOp, w word, mask uint32) []expr.Any {
 	return []expr.Any{
 		&expr.Meta{Key: expr.MetaKeyMARK, Register: 1},
-		and32(m.mask),
+		and32(mask),
 		&expr.Cmp{Op: op, Register: 1, Data: native32(m.value(w))},
 	}
 }
@@ -82,14 +102,26 @@ func (m marks) set(w word) []expr.Any {
 	}
 }
 
-// isRevoked matches packets whose flow was revoked.
-func (m marks) isRevoked() []expr.Any {
+// ctMark matches packets of flows whose conntrack mark has these of the bits.
+func ctMark(bits, value uint32) []expr.Any {
 	return []expr.Any{
 		&expr.Ct{Key: expr.CtKeyMARK, Register: 1},
-		and32(m.revoked),
-		&expr.Cmp{Op: expr.CmpOpNeq, Register: 1, Data: native32(0)},
+		and32(bits),
+		&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: native32(value)},
 	}
 }
+
+// setCTMark sets bits of the conntrack mark.
+func setCTMark(bits uint32) []expr.Any {
+	return []expr.Any{
+		&expr.Ct{Key: expr.CtKeyMARK, Register: 1},
+		&expr.Bitwise{SourceRegister: 1, DestRegister: 1, Len: 4, Mask: native32(^bits), Xor: native32(bits)},
+		&expr.Ct{Key: expr.CtKeyMARK, Register: 1, SourceRegister: true},
+	}
+}
+
+// isRevoked matches packets whose flow was revoked.
+func (m marks) isRevoked() []expr.Any { return ctMark(m.revoked(), m.revoked()) }
 
 func and32(mask uint32) *expr.Bitwise {
 	return &expr.Bitwise{SourceRegister: 1, DestRegister: 1, Len: 4, Mask: native32(mask), Xor: native32(0)}
@@ -108,7 +140,7 @@ const (
 func stateMap() *nft.Set {
 	s := &nft.Set{Name: "states", Key: nft.Types(nft.TypeCTState), Data: nft.TypeVerdict}
 	for state, chain := range map[uint32]string{
-		ctEstablished: "established", ctRelated: "related", ctNew: "new", ctUntracked: "new", ctInvalid: "invalid",
+		ctEstablished: "flow", ctRelated: "related", ctNew: "new", ctUntracked: "new", ctInvalid: "invalid",
 	} {
 		s.Add(nft.Goto(chain), nft.Mark(state))
 	}
@@ -118,7 +150,7 @@ func stateMap() *nft.Set {
 func parseMask(path, s string) (uint32, error) {
 	v, err := strconv.ParseUint(s, 0, 32)
 	if err != nil || v == 0 {
-		return 0, &core.FieldError{Path: path, Value: s, Reason: `not a bit mask; use hexadecimal such as "0x00000700"`}
+		return 0, &core.FieldError{Path: path, Value: s, Reason: `not a bit mask; use hexadecimal such as "0x00000f00"`}
 	}
 	return uint32(v), nil
 }

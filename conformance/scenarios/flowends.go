@@ -1,0 +1,83 @@
+package scenarios
+
+import (
+	"github.com/ringwall/ringwall/core"
+	"github.com/ringwall/ringwall/core/policy"
+)
+
+// FlowEnds shows whose word begins a flow. A bridge floods what it does not know
+// the port of; conntrack takes a flow for begun when any port lets its first
+// packet out, though its receiver's may not.
+func FlowEnds() []Scenario {
+	var out []Scenario
+	shut := allow(core.Egress, core.ProtocolTCP, ports(1, 1), cidrs("192.0.2.1/32", "2001:db8::1/128"))
+	for _, e := range families() {
+		n := e.family.String()
+		dns := allow(core.Ingress, core.ProtocolUDP, ports(53, 53), nil)
+		announce := Step{Name: "b is heard of", From: "vnet1", To: "uplink", Frame: policy.GratuitousARP(macB, b4), Want: true}
+		group := core.BroadcastMAC
+		toAll := policy.Path{SrcMAC: macA, DstMAC: group, Src: e.a, Dst: e.b}
+		out = append(out,
+			Scenario{
+				// What answers in b's name is no answer of b's.
+				Name: "let out elsewhere, denied by its receiver/" + n, Rows: []string{"Flows 4", "sender 15", "receiver 10"}, World: pair(shut),
+				Steps: []Step{
+					{Name: "query", From: "vnet0", To: "vnet1", Frame: e.ab.UDP(1000, 53), Flooded: true, Reason: core.ReasonIngressRules},
+					{Name: "b answers all the same", From: "vnet1", To: "vnet0", Frame: e.ba.UDP(53, 1000), Reason: core.ReasonEgressRules},
+					{Name: "an answer in b's name", From: "uplink", To: "vnet0", Frame: e.ba.UDP(53, 1000), Want: true, Reason: core.ReasonEstablished},
+					announce,
+					{Name: "b is asked again", From: "vnet0", To: "vnet1", Frame: e.ab.UDP(1000, 53), Reason: core.ReasonIngressRules},
+					{Name: "and so is its egress", From: "vnet1", To: "vnet0", Frame: e.ba.UDP(53, 1000), Reason: core.ReasonEgressRules},
+				},
+			},
+			Scenario{
+				Name: "let out elsewhere and by its receiver/" + n, Rows: []string{"Flows 4"}, World: pair(shut, dns),
+				Steps: []Step{
+					{Name: "query", From: "vnet0", To: "vnet1", Frame: e.ab.UDP(1000, 53), Flooded: true, Want: true, Reason: core.ReasonRule},
+					{Name: "answer", From: "vnet1", To: "vnet0", Frame: e.ba.UDP(53, 1000), Want: true, Reason: core.ReasonEstablished},
+					{Name: "on", From: "vnet0", To: "vnet1", Frame: e.ab.UDP(1000, 53), Want: true, Reason: core.ReasonEstablished},
+				},
+			},
+			Scenario{
+				// From the day that its receiver takes a packet the flow is as any other.
+				Name: "let in later/" + n, Rows: []string{"Flows 4"}, World: pair(shut),
+				Steps: []Step{
+					{Name: "query", From: "vnet0", To: "vnet1", Frame: e.ab.UDP(1000, 53), Flooded: true, Reason: core.ReasonIngressRules},
+					{Name: "an answer in b's name", From: "uplink", To: "vnet0", Frame: e.ba.UDP(53, 1000), Want: true},
+					announce,
+					{Name: "b may be asked", Change: func(w *World) { w.Groups[1].Rules = []core.Rule{shut, dns} }},
+					{Name: "its answer is none", From: "vnet1", To: "vnet0", Frame: e.ba.UDP(53, 1000), Reason: core.ReasonEgressRules},
+					{Name: "taken", From: "vnet0", To: "vnet1", Frame: e.ab.UDP(1000, 53), Want: true, Reason: core.ReasonRule},
+					{Name: "answer", From: "vnet1", To: "vnet0", Frame: e.ba.UDP(53, 1000), Want: true, Reason: core.ReasonEstablished},
+					{Name: "on", From: "vnet0", To: "vnet1", Frame: e.ab.UDP(1000, 53), Want: true, Reason: core.ReasonEstablished},
+				},
+			},
+			Scenario{
+				// A NIC that may spoof hears what is flooded, and lets it in for itself.
+				Name: "taken by a listener/" + n, Rows: []string{"Flows 4"},
+				World: with(pair(shut), func(w *World) {
+					w.Groups = append(w.Groups, core.Group{Name: "gc", Rules: []core.Rule{dns}})
+					c := nic(macC, "vnet2", []string{"gc"}, c4, c6)
+					c.SpoofingAllowed = true
+					w.VMs = append(w.VMs, vm("c", c))
+				}),
+				Steps: []Step{
+					{Name: "query", From: "vnet0", To: "vnet2", Frame: e.ab.UDP(1000, 53), Flooded: true, Want: true, Reason: core.ReasonRule},
+					{Name: "it answers in b's name", From: "vnet2", To: "vnet0", Frame: e.ba.UDP(53, 1000), Want: true, Reason: core.ReasonEstablished},
+					announce,
+					{Name: "b is asked", From: "vnet0", To: "vnet1", Frame: e.ab.UDP(1000, 53), Reason: core.ReasonIngressRules},
+				},
+			},
+			Scenario{
+				// Of what many hear nobody is the receiver.
+				Name: "to a group mac/" + n, Rows: []string{"Flows 4"}, World: pair(shut),
+				Steps: []Step{
+					{Name: "to all", From: "vnet0", To: "vnet1", Frame: toAll.UDP(1000, 53), Flooded: true, Reason: core.ReasonIngressRules},
+					{Name: "b answers all the same", From: "vnet1", To: "vnet0", Frame: e.ba.UDP(53, 1000), Reason: core.ReasonEgressRules},
+					{Name: "somebody else answers", From: "uplink", To: "vnet0", Frame: e.ba.UDP(53, 1000), Want: true, Reason: core.ReasonEstablished},
+				},
+			},
+		)
+	}
+	return out
+}
