@@ -20,22 +20,25 @@ import (
 // inside tells the second start of the program from the first.
 const inside = "DEMO_INSIDE"
 
-func main() {
+func main() { os.Exit(run()) }
+
+func run() (code int) {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	run := isolate
+	play := isolate
 	if os.Getenv(inside) != "" {
-		run = demonstrate
+		play = demonstrate
 	}
-	err := run(ctx)
+	err := play(ctx)
 	var exit *exec.ExitError
 	switch {
 	case errors.As(err, &exit):
-		os.Exit(exit.ExitCode())
+		return exit.ExitCode()
 	case err != nil:
 		fmt.Fprintln(os.Stderr, "demo:", err)
-		os.Exit(1)
+		return 1
 	}
+	return 0
 }
 
 // isolate starts the program again in mount and network namespaces of its own:

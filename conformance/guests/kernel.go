@@ -25,14 +25,14 @@ type Kernel struct {
 	Modules string // folder of the release's modules
 }
 
-// CacheDir is where kernels and images are kept between runs: $RINGWALL_CACHE,
+// CacheDir is where kernels and images are kept between runs: $CONFORMANCE_CACHE,
 // or ringwall in the user's cache folder.
 func CacheDir() (string, error) {
-	dir := os.Getenv("RINGWALL_CACHE")
+	dir := os.Getenv("CONFORMANCE_CACHE")
 	if dir == "" {
 		base, err := os.UserCacheDir()
 		if err != nil {
-			return "", fmt.Errorf("find a folder for guest kernels; set RINGWALL_CACHE: %w", err)
+			return "", fmt.Errorf("find a folder for guest kernels; set CONFORMANCE_CACHE: %w", err)
 		}
 		dir = filepath.Join(base, "ringwall")
 	}

@@ -48,7 +48,7 @@ func newBed(b *testing.B) *bed {
 // track turns connection tracking on, and nothing else: what every firewall on
 // this bridge pays.
 func (x *bed) track(b *testing.B) {
-	labtest.Check(b, x.host.Do(func() error { return trackOnly() }))
+	labtest.Check(b, x.host.Do(trackOnly))
 }
 
 // enforce programs n NICs, of which a and b are the first two.

@@ -48,7 +48,7 @@ func encodeError(err error) wireError {
 		}
 	}
 	walk(err, func(err error) {
-		switch e := err.(type) {
+		switch e := err.(type) { //nolint:errorlint // walk unwraps
 		case *core.FieldError:
 			w.Fields = append(w.Fields, wireField(*e))
 		case *core.ObjectError:
@@ -61,7 +61,7 @@ func encodeError(err error) wireError {
 // walk visits err and all that it wraps.
 func walk(err error, visit func(error)) {
 	visit(err)
-	switch e := err.(type) {
+	switch e := err.(type) { //nolint:errorlint // this unwraps
 	case interface{ Unwrap() error }:
 		if inner := e.Unwrap(); inner != nil {
 			walk(inner, visit)

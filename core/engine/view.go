@@ -150,7 +150,7 @@ func unbind(vms []core.VM, k core.NICKey) {
 
 // objectErrors finds every ObjectError in a tree of errors.
 func objectErrors(err error) []*core.ObjectError {
-	switch e := err.(type) {
+	switch e := err.(type) { //nolint:errorlint // this unwraps
 	case nil:
 		return nil
 	case *core.ObjectError:

@@ -19,7 +19,7 @@ func TestSender(t *testing.T) {
 		return policy.Path{SrcMAC: m, DstMAC: macX, Src: src, Dst: x6}
 	}
 	ll := macA.LinkLocal()
-	garp := func(m core.MAC, a netip.Addr) policy.Frame { return policy.GratuitousARP(m, a) }
+	garp := policy.GratuitousARP
 	foreignARP := func(f policy.Frame) policy.Frame {
 		arp := *f.ARP
 		arp.SenderMAC = macB

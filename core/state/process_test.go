@@ -214,9 +214,9 @@ func fillDisk(dir string) error {
 	err = s.Update(grow)
 	switch {
 	case !errors.Is(err, syscall.ENOSPC) || !errors.Is(err, core.ErrNotReady):
-		return fmt.Errorf("with a full disk: %v, want ENOSPC and ErrNotReady", err)
+		return fmt.Errorf("with a full disk the error is not ENOSPC and ErrNotReady: %w", err)
 	case !strings.Contains(err.Error(), filepath.Join(dir, FileName)):
-		return fmt.Errorf("the error does not name the file: %v", err)
+		return fmt.Errorf("the error does not name the file: %w", err)
 	case s.Snapshot() != before:
 		return errors.New("the state has changed in memory")
 	}

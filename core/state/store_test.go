@@ -5,6 +5,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -210,11 +211,11 @@ func TestMigration(t *testing.T) {
 	closed(t, s)
 
 	boom := errors.New("boom")
-	half := append(migrations[:1:1], func(tx *bolt.Tx) error { return errors.Join(tx.DeleteBucket(groupsBucket), boom) })
+	half := append(slices.Clone(migrations[:1]), func(tx *bolt.Tx) error { return errors.Join(tx.DeleteBucket(groupsBucket), boom) })
 	if _, err := open(context.Background(), Options{Dir: dir}, half); !errors.Is(err, boom) {
 		t.Fatalf("error is %v, want the migration's", err)
 	}
-	rename := append(migrations[:1:1], func(tx *bolt.Tx) error {
+	rename := append(slices.Clone(migrations[:1]), func(tx *bolt.Tx) error {
 		return put(tx.Bucket(groupsBucket), "b", groupRecord{Source: SourceAPI})
 	})
 	s, err := open(context.Background(), Options{Dir: dir}, rename)

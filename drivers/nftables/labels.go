@@ -41,7 +41,8 @@ func label(mac operand, at uint32) []expr.Any {
 	}
 }
 
-// portMACs finds NICs by bridge and MAC.
+// portMACs finds NICs by bridge and MAC. Under the bridge "" are those of all:
+// flows in the host's zone have no bridge.
 type portMACs map[portMAC][]core.NICKey
 
 type portMAC struct {
@@ -53,7 +54,11 @@ func macsOfNICs(r core.Ruleset) portMACs {
 	p := portMACs{}
 	for k, n := range r.NICs {
 		for _, m := range macsOf(n) {
-			p[portMAC{n.Bridge, m}] = append(p[portMAC{n.Bridge, m}], k)
+			for _, at := range []portMAC{{n.Bridge, m}, {"", m}} {
+				if !slices.Contains(p[at], k) {
+					p[at] = append(p[at], k)
+				}
+			}
 		}
 	}
 	return p

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/vmware/govmomi/vim25"
 
@@ -23,7 +24,7 @@ type backendDriver struct{}
 // those here, FeatureSegments says that addresses, and groups other than a
 // NIC's own, are refused later, by Sync.
 var features = []core.Feature{core.FeatureSegments, core.FeatureIPv4, core.FeatureIPv6, core.FeatureRemoteGroups,
-	core.FeatureNoAntiSpoof, core.FeaturePairs, core.FeatureMultiNIC, core.FeatureSystemVM, core.FeatureMulticast, core.FeatureFailClosed}
+	core.FeatureNoAntiSpoof, core.FeaturePairs, core.FeatureMultiNIC, core.FeatureSystemVM, core.FeatureMulticast, core.FeatureFailClosed, core.FeatureEvents}
 
 func (backendDriver) Info() core.Info {
 	return core.Info{Name: Name, Version: "1", Settings: backendInfos, Features: append(slices.Clone(features), core.FeatureAntiSpoof)}
@@ -39,7 +40,7 @@ func (backendDriver) Open(_ context.Context, s core.Settings) (core.SecurityGrou
 }
 
 func newBackend(s settings) *Backend {
-	return &Backend{settings: s, conn: newConnection(s.endpoint), log: slog.Default().With("backend", Name)}
+	return &Backend{settings: s, conn: newConnection(s.endpoint), log: slog.Default().With("backend", Name), eventPause: 500 * time.Millisecond}
 }
 
 // Backend is a core.SecurityGroupBackend for one distributed switch.
@@ -47,6 +48,8 @@ type Backend struct {
 	settings settings
 	conn     *connection
 	log      *slog.Logger
+	// eventPause is how long Events gathers changes.
+	eventPause time.Duration
 
 	mu   sync.Mutex // of told
 	told *told

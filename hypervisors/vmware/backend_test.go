@@ -204,10 +204,11 @@ func TestTaskFails(t *testing.T) {
 	old := v.reach()
 	second := v.ruleset(webAndDB, "system", "db", "db", "web")
 	victim := v.vms()[3].Reference()
-	for method, want := range map[string]string{
-		"AddDVPortgroup_Task": "creating port groups", "ReconfigureDvs_Task": "private VLAN map of switch DVS0",
-		"ReconfigureDVPortgroup_Task": "changing port group", "ReconfigVM_Task": "moving NICs of VM",
+	for _, c := range [][2]string{
+		{"AddDVPortgroup_Task", "creating port groups"}, {"ReconfigureDvs_Task", "private VLAN map of switch DVS0"},
+		{"ReconfigureDVPortgroup_Task", "changing port group"}, {"ReconfigVM_Task", "moving NICs of VM"},
 	} {
+		method, want := c[0], c[1]
 		v.on(&v.fail, func(m string, this types.ManagedObjectReference) types.BaseMethodFault {
 			if m == method && (m != "ReconfigVM_Task" || this == victim) {
 				return &types.GenericVmConfigFault{Reason: "no"}

@@ -10,8 +10,8 @@ import (
 // out in any order.
 //
 // First goes what only takes away. A card enters a community when all that have
-// to leave it have left; where communities swap members, one of them waits in
-// the isolated segment. Cards become promiscuous last.
+// to leave it have left; where each waits for another, one steps aside into the
+// isolated segment. Cards become promiscuous last.
 func order(pending []move) []move {
 	pending = slices.Clone(pending)
 	slices.SortStableFunc(pending, func(a, b move) int {
@@ -29,17 +29,32 @@ func order(pending []move) []move {
 			m.wave = wave
 			out = append(out, m)
 		}
-		if len(later) == len(pending) { // a ring: one steps aside
-			aside := pending[0]
-			aside.to, aside.wave = Segment{VLAN: aside.to.VLAN, Kind: Isolated}, wave
+		if len(later) == len(pending) {
+			later = slices.Clone(pending)
+			i := blocking(later)
+			aside := later[i]
+			aside.to, aside.home, aside.wave = Segment{VLAN: aside.vlan(), Kind: Isolated}, "", wave
 			out = append(out, aside)
-			pending[0].from = &aside.to
-			later = pending
+			later[i].from = &aside.to
 			slices.SortStableFunc(later, func(a, b move) int { return cmp.Compare(a.rank(), b.rank()) })
 		}
 		pending = later
 	}
 	return out
+}
+
+// vlan is the primary VLAN that a move begins in.
+func (m move) vlan() int {
+	if m.from != nil {
+		return m.from.VLAN
+	}
+	return m.to.VLAN
+}
+
+// blocking finds who has to step aside: an open port, or else who stands in a
+// community that another wants to enter.
+func blocking(pending []move) int {
+	return slices.IndexFunc(pending, func(m move) bool { return m.rank() == 1 || m.from != nil && m.from.Kind == Community })
 }
 
 // rank says how much a move opens.

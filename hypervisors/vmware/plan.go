@@ -284,6 +284,9 @@ func (p *planner) clean(wanted []Segment) {
 			return o.Primary == e.Primary && !slices.Contains(p.plan.remove, o)
 		})
 	})
+	slices.SortStableFunc(p.plan.remove, func(a, b entry) int {
+		return cmp.Compare(a.Type, b.Type) // promiscuous, the primary, behind what stands on it
+	})
 }
 
 // usedByOthers says whether a port group that is not ours has a private VLAN.

@@ -61,13 +61,13 @@ func newVCenter(t *testing.T, vms int) *vcenter {
 	check(t, err)
 	v.admin = admin
 	finder := find.NewFinder(admin.Client)
+	model.Map().Handler = v.handle
 	v.dc, err = finder.DefaultDatacenter(t.Context())
 	check(t, err)
 	finder.SetDatacenter(v.dc)
 	dvs, err := finder.Network(t.Context(), "DVS0")
 	check(t, err)
 	v.dvs = dvs.Reference()
-	model.Map().Handler = v.handle
 	v.addPortGroup("app-net", &types.VmwareDistributedVirtualSwitchVlanIdSpec{VlanId: 100})
 	v.network = v.portGroup("app-net")
 	for i, vm := range v.vms() {
@@ -124,26 +124,35 @@ func (v *vcenter) handle(ctx *simulator.Context, m *simulator.Method) (mo.Refere
 			return nil, fault
 		}
 	}
+	if ctx.Session == nil || !slices.Contains(writingMethods, m.Name) {
+		return nil, nil
+	}
 	var failure types.BaseMethodFault
 	if v.fail != nil {
 		failure = v.fail(m.Name, m.This)
 	}
+	// The session's own objects go before the simulator's, whose code in turn
+	// relies on finding its own.
 	switch o := ctx.Map.Get(m.This).(type) {
 	case *simulator.DistributedVirtualSwitch:
-		return &realSwitch{o, v, failure}, nil
+		ctx.Session.Registry.Put(&realSwitch{o, v, failure})
 	case *simulator.DistributedVirtualPortgroup:
-		return &realPortGroup{o, v, failure}, nil
+		ctx.Session.Registry.Put(&realPortGroup{o, v, failure})
 	case *simulator.VirtualMachine:
-		return &realVM{o, v, failure}, nil
+		ctx.Session.Registry.Put(&realVM{o, v, failure})
+	default:
+		ctx.Session.Registry.Remove(ctx, m.This)
 	}
 	return nil, nil
 }
 
-// count is how often methods were called that write.
+var writingMethods = []string{"AddDVPortgroup_Task", "ReconfigureDVPortgroup_Task", "ReconfigureDvs_Task", "ReconfigVM_Task", "Destroy_Task"}
+
+// writes is how often something was written.
 func (v *vcenter) writes() (n int) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	for _, m := range []string{"AddDVPortgroup_Task", "ReconfigureDVPortgroup_Task", "ReconfigureDvs_Task", "ReconfigVM_Task", "Destroy_Task"} {
+	for _, m := range writingMethods {
 		n += v.calls[m]
 	}
 	return n

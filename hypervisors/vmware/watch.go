@@ -72,8 +72,8 @@ func (w *watcher) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	return follow(ctx, client, w.place, func(first bool, vms, gone []types.ManagedObjectReference, rest bool) error {
-		if rest { // the switch or a port group: any NIC may be elsewhere now
+	return follow(ctx, client, w.place, machineProperties, func(u changes) error {
+		if u.network { // any NIC may be elsewhere now
 			if w.survey, err = w.Adapter.survey(ctx, client); err != nil {
 				return err
 			}
@@ -82,13 +82,13 @@ func (w *watcher) run(ctx context.Context) error {
 			}
 			w.synced = true
 		}
-		for _, ref := range gone {
+		for _, ref := range u.gone {
 			w.stopped(ctx, ref)
 		}
-		if len(vms) == 0 {
+		if len(u.vms) == 0 {
 			return nil
 		}
-		return w.look(ctx, client, vms, first)
+		return w.look(ctx, client, u.vms, u.first)
 	})
 }
 
@@ -138,9 +138,16 @@ func (w *watcher) send(ctx context.Context, e core.VMEvent) bool {
 	}
 }
 
-// follow tells changes of VMs, and whether the switch or a port group has
-// changed, until an error. The first call has everything.
-func follow(ctx context.Context, c *vim25.Client, p place, tell func(first bool, vms, gone []types.ManagedObjectReference, rest bool) error) error {
+// changes are what vCenter tells at once.
+type changes struct {
+	first     bool // everything that there is
+	vms, gone []types.ManagedObjectReference
+	network   bool // the switch or a port group
+}
+
+// follow tells changes until an error, its own or tell's. Of VMs it looks at
+// properties alone.
+func follow(ctx context.Context, c *vim25.Client, p place, properties []string, tell func(changes) error) error {
 	sw, err := p.find(ctx, c)
 	if err != nil {
 		return err
@@ -164,7 +171,7 @@ func follow(ctx context.Context, c *vim25.Client, p place, tell func(first bool,
 		ObjectSet: []types.ObjectSpec{{Obj: v.Reference(), Skip: &yes, SelectSet: []types.BaseSelectionSpec{
 			&types.TraversalSpec{Type: v.Reference().Type, Path: "view"}}}},
 		PropSet: []types.PropertySpec{
-			{Type: "VirtualMachine", PathSet: machineProperties},
+			{Type: "VirtualMachine", PathSet: properties},
 			{Type: "DistributedVirtualPortgroup", PathSet: []string{"name", "config"}},
 			{Type: "DistributedVirtualSwitch", PathSet: []string{"config"}},
 		},
@@ -174,8 +181,7 @@ func follow(ctx context.Context, c *vim25.Client, p place, tell func(first bool,
 	}
 	var version string
 	for first := true; ; first = false {
-		var vms, gone []types.ManagedObjectReference
-		rest := first
+		u := changes{first: first, network: first}
 		for more := true; more; {
 			set, err := updates(ctx, collector, version)
 			if err != nil {
@@ -189,16 +195,16 @@ func follow(ctx context.Context, c *vim25.Client, p place, tell func(first bool,
 				for _, o := range f.ObjectSet {
 					switch {
 					case o.Obj.Type != "VirtualMachine":
-						rest = true
+						u.network = true
 					case o.Kind == types.ObjectUpdateKindLeave:
-						gone = append(gone, o.Obj)
+						u.gone = append(u.gone, o.Obj)
 					default:
-						vms = append(vms, o.Obj)
+						u.vms = append(u.vms, o.Obj)
 					}
 				}
 			}
 		}
-		if err := tell(first, vms, gone, rest); err != nil {
+		if err := tell(u); err != nil {
 			return err
 		}
 	}

@@ -3,6 +3,7 @@ package registry
 import (
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -115,7 +116,7 @@ func TestKnown(t *testing.T) {
 	for _, infos := range []map[string]core.Info{k.Backends, k.Adapters} {
 		for name, info := range infos {
 			for _, s := range info.Settings {
-				if s.Name == "" || s.Help == "" || !strings.Contains("string bool int duration strings", s.Type) {
+				if s.Name == "" || s.Help == "" || !slices.Contains([]string{"string", "bool", "int", "duration", "strings"}, s.Type) {
 					t.Errorf("%s: %+v", name, s)
 				}
 				if s.Default == "" || s.Type == "strings" { // a list's default is in words of YAML

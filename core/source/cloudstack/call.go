@@ -50,10 +50,12 @@ type Call struct {
 	Signature string         `json:"signature,omitempty"`
 	Sequence  int64          `json:"sequence,omitempty"`
 	Rules     string         `json:"rules,omitempty"`
-	Separator Separator      `json:"separator,omitempty"` // of Rules; empty = KVM's
-	Remove    bool           `json:"remove,omitempty"`    // of SecondaryIP
-	FirstNIC  bool           `json:"first_nic,omitempty"`
-	Check     bool           `json:"check,omitempty"`
+	// Separator of Rules; empty = KVM's. Calls of XenServer's plugin name neither
+	// device nor bridge: those are the adapter's to say.
+	Separator Separator `json:"separator,omitempty"`
+	Remove    bool      `json:"remove,omitempty"` // of SecondaryIP
+	FirstNIC  bool      `json:"first_nic,omitempty"`
+	Check     bool      `json:"check,omitempty"`
 }
 
 // Answer is what a call says on standard output.
@@ -80,7 +82,7 @@ func (c Command) needs(call Call) error {
 		return nil
 	}
 	checks := map[Command][]error{
-		DefaultNetworkRules: {missing("vmname", call.VM == ""), missing("vmmac", call.MAC == core.MAC{}), missing("brname", call.Bridge == "")},
+		DefaultNetworkRules: {missing("vmname", call.VM == ""), missing("vmmac", call.MAC == core.MAC{}), missing("brname", call.Bridge == "" && call.Separator != SeparatorXenServer)},
 		AddNetworkRules:     {missing("vmname", call.VM == ""), missing("vmid", call.VMID == ""), missing("sig", call.Signature == "")},
 		SecondaryIP:         {missing("vmname", call.VM == ""), missing("vmmac", call.MAC == core.MAC{}), missing("nicsecips", len(call.Secondary) == 0)},
 		DestroyRules:        {missing("vmname", call.VM == "")},

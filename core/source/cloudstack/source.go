@@ -224,7 +224,7 @@ func (s *Source) manage(tx *state.Tx, c Call) error {
 		}
 	}
 	for _, b := range names {
-		if _, local := tx.Value(source, localKey+b); local || b == DefaultLocalBridge {
+		if _, local := tx.Value(source, localKey+b); local || b == "" || b == DefaultLocalBridge {
 			continue
 		}
 		if err := tx.PutValue(source, bridgeKey+b, []byte{}); err != nil {
@@ -467,6 +467,9 @@ func (s *Source) systemVM(ctx context.Context, c Call) (Answer, error) {
 
 // cleanup takes out VMs that do not run here, and those that were on their way.
 func (s *Source) cleanup(ctx context.Context) (Answer, error) {
+	if err := s.engine.Refresh(ctx); err != nil {
+		s.log.Warn("the hypervisor does not answer", "error", err)
+	}
 	inv := s.engine.Inventory()
 	if inv.Adapter && !inv.Ready {
 		return Answer{}, fmt.Errorf("the hypervisor has not answered yet, so nothing is cleaned up: %w", core.ErrNotReady)

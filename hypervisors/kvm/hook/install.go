@@ -122,6 +122,7 @@ func (i Installer) Install(v kvm.Version, c Config) (r Report, err error) {
 		return r, fmt.Errorf("the hook's program %q must be an absolute path that ends in %s: %w", i.Binary, Program, core.ErrInvalid)
 	}
 	if info, err := os.Stat(i.Binary); err != nil || !info.Mode().IsRegular() || info.Mode()&0o111 == 0 {
+		//nolint:errorlint // err is nil where it is a file of another kind
 		return r, fmt.Errorf("the hook's program %s is not an executable file (%v): %w", i.Binary, err, core.ErrNotFound)
 	}
 	r.RestartLibvirt = !i.anyHook()

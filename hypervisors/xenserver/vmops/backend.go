@@ -71,6 +71,7 @@ type Backend struct {
 	// calls serialises what writes: vmops has no lock of its own.
 	calls    sync.Mutex
 	enforced *core.Ruleset // nil until the first Sync
+	made     secondHand
 }
 
 var _ core.SecurityGroupBackend = (*Backend)(nil)

@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	sim "github.com/ringwall/ringwall/conformance/xapi"
 	"github.com/ringwall/ringwall/core"
@@ -271,7 +272,10 @@ func TestSequence(t *testing.T) {
 		rules := &f.groups[0].Rules[0].Ports
 		*rules = append(*rules, port(uint16(1000+len(*rules))))
 		for i := range f.hosts {
-			f.backends[i] = f.open(t, i)
+			if len(*rules)%2 == 0 {
+				time.Sleep(1100 * time.Millisecond) // an agent does not start twice in a second
+				f.backends[i] = f.open(t, i)
+			}
 			if err := f.trySync(t, i); err != nil {
 				t.Fatal(err)
 			}

@@ -134,6 +134,16 @@ func TestFaultR22(t *testing.T) {
 	}
 }
 
+// R22 as well: the same set twice in a second.
+func TestFaultR22Again(t *testing.T) {
+	f := one(t, "", web.Rules...)
+	f.groups[0].Rules = []core.Rule{rule(core.Ingress, core.ProtocolTCP, cidrs("11.0.0.0/8"), port(80))}
+	f.sync(t)
+	if s := f.state(t, 0); len(s.Failures) > 0 || !s.Allows("i-2-3-VM", "ingress", "tcp", 80, "11.2.2.2") {
+		t.Errorf("%+v", s)
+	}
+}
+
 // R23: a reboot loses the ARP entries of secondary addresses.
 func TestFaultR23(t *testing.T) {
 	f := site(t, siteOptions{})
@@ -189,12 +199,17 @@ func TestForeignChange(t *testing.T) {
 // Whatever the rules, what passes under vmops is what they say.
 func TestRulesMean(t *testing.T) {
 	f := site(t, siteOptions{})
-	f.vm("i-2-3-VM", 1, "g", "10.1.1.3").Start(f.hosts[0])
+	vm := f.vm("i-2-3-VM", 1, "g", "10.1.1.3")
+	vm.Start(f.hosts[0])
 	f.vm("i-2-4-VM", 2, "peers", "10.1.1.4").Start(f.hosts[0])
 	prefix := rapid.SampledFrom([]string{"0.0.0.0/0", "10.0.0.0/8", "10.1.0.0/16", "10.1.1.4/32", "fd00::/8", "128.0.0.0/1"})
 	protocol := rapid.SampledFrom([]core.Protocol{core.AnyProtocol, core.ProtocolTCP, core.ProtocolUDP, core.ProtocolICMP})
 	edge := rapid.SampledFrom([]int{0, 1, 11, 12, 52, 53, 80, 111, 112, 1112, 65535})
+	n := 0
 	rapid.Check(t, func(r *rapid.T) {
+		n++ // another name, other sets: those of one name take a second
+		name := fmt.Sprintf("i-3-%d-VM", n)
+		f.pool.Set("vm", vm.Ref, "name_label", name)
 		g := core.Group{Name: "g"}
 		for range rapid.IntRange(0, 4).Draw(r, "rules") {
 			x := core.Rule{Direction: rapid.SampledFrom([]core.Direction{core.Ingress, core.Egress}).Draw(r, "direction"), Protocol: protocol.Draw(r, "protocol")}
@@ -225,7 +240,7 @@ func TestRulesMean(t *testing.T) {
 			for _, p := range []core.Protocol{core.ProtocolTCP, core.ProtocolUDP, core.ProtocolICMP} {
 				for _, n := range []int{0, 1, 11, 12, 13, 53, 80, 112, 113, 256, 2816, 65535} {
 					for _, peer := range []string{"10.1.1.4", "10.1.2.3", "10.9.9.9", "8.8.8.8", "203.0.113.7"} {
-						if got, want := s.Allows("i-2-3-VM", d.String(), p.String(), n, peer), means(rs, g.Name, d, p, uint16(n), peer); got != want {
+						if got, want := s.Allows(name, d.String(), p.String(), n, peer), means(rs, g.Name, d, p, uint16(n), peer); got != want {
 							r.Fatalf("%s %s %d %s: vmops says %v, the rules %v", d, p, n, peer, got, want)
 						}
 					}
@@ -249,4 +264,3 @@ func means(rs core.Ruleset, group string, d core.Direction, p core.Protocol, n u
 		return e.Direction == d && e.Family == core.IPv4 && (e.Protocol == core.AnyProtocol || e.Protocol == p && e.Span.Contains(n)) && from
 	})
 }
-

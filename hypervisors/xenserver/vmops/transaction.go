@@ -79,6 +79,9 @@ func (t *transaction) put(ctx context.Context, key core.VMKey, p program) error 
 		}
 		g.OtherConfig = map[string]string{sequenceKey: fmt.Sprint(seq)} // for a way back
 		t.vms[key] = g
+		if err := t.made.wait(ctx, p.sets); err != nil {
+			return err
+		}
 		if err := t.userRules(ctx, t.look, p, seq); err != nil {
 			return err
 		}
@@ -112,6 +115,42 @@ func (t *transaction) addresses(ctx context.Context, p program, have []string) e
 				return err
 			}
 		}
+	}
+	return nil
+}
+
+// secondHand knows when temporary sets were made. vmops names one by its set and
+// the second of the clock, and fails when the same is made twice in a second.
+type secondHand map[string]time.Time
+
+// wait until none of the sets' temporary ones was made in this second, and takes
+// them for made now.
+func (h *secondHand) wait(ctx context.Context, sets []string) error {
+	const second = 1100 * time.Millisecond // of a clock that is not ours
+	var last time.Time
+	for _, s := range sets {
+		if at := (*h)[temporary(s)]; at.After(last) {
+			last = at
+		}
+	}
+	if rest := time.Until(last.Add(second)); rest > 0 {
+		select {
+		case <-time.After(rest):
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	if *h == nil {
+		*h = secondHand{}
+	}
+	now := time.Now()
+	for s, at := range *h {
+		if now.Sub(at) > second {
+			delete(*h, s)
+		}
+	}
+	for _, s := range sets {
+		(*h)[temporary(s)] = now
 	}
 	return nil
 }

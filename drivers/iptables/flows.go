@@ -1,0 +1,114 @@
+package iptables
+
+import (
+	"context"
+	"net/netip"
+
+	"github.com/ringwall/ringwall/core"
+	"github.com/ringwall/ringwall/drivers/internal/kernel/conntrack"
+	"github.com/ringwall/ringwall/drivers/internal/kernel/hostaddrs"
+)
+
+// Flows lists the connections of managed bridges' zones, and those of the
+// host's zone that have a NIC's address at an end.
+func (b *Backend) Flows(ctx context.Context) ([]core.Flow, error) {
+	var out []core.Flow
+	err := b.eachFlow(ctx, func(f core.Flow, _ conntrack.Entry) { out = append(out, f) })
+	return out, err
+}
+
+// ends is what tells the flows that concern this point.
+type ends struct {
+	zones map[uint16]string // bridges
+	nics  map[netip.Addr]bool
+	any   bool // some NIC's flows are told by no address
+}
+
+func (b *Backend) ends() ends {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	e := ends{map[uint16]string{}, map[netip.Addr]bool{}, false}
+	if b.enforced == nil {
+		return e
+	}
+	for _, br := range b.enforced.topo.bridges {
+		e.zones[br.zone] = br.name
+	}
+	for _, n := range b.enforced.ruleset.NICs {
+		for _, a := range n.Addresses {
+			e.nics[a] = true
+		}
+		e.any = e.any || n.SpoofingAllowed || len(n.Pairs) > 0
+	}
+	return e
+}
+
+func (b *Backend) eachFlow(ctx context.Context, visit func(core.Flow, conntrack.Entry)) error {
+	ends := b.ends()
+	local, err := hostaddrs.List(ctx, hostaddrs.Options{NetNS: b.fd()})
+	if err != nil {
+		return err
+	}
+	for entry, err := range b.flows.Entries(ctx, conntrack.Filter{}) {
+		if err != nil {
+			return err
+		}
+		bridge, managed := ends.zones[entry.Zone.ID]
+		ours := ends.any || ends.nics[entry.Orig.Src] || ends.nics[entry.Orig.Dst] || ends.nics[entry.Reply.Src]
+		if !managed && (entry.Zone.ID != 0 || !ours) {
+			continue
+		}
+		f := entry.Flow()
+		if entry.Status.Has(conntrack.DestNAT) {
+			// Both ends were asked about the packet as translated.
+			f.Dst = entry.Reply.Src
+			if !f.Protocol.IsICMP() {
+				f.DstPort = entry.Reply.SrcPort
+			}
+		}
+		f.Bridge = bridge
+		f.Revoked = entry.Mark&b.settings.marks.revoked != 0
+		f.HostSrc = !managed && local.Contains(f.Src)
+		visit(f, entry)
+	}
+	return nil
+}
+
+// RevokeFlows sets or clears the revoked bit of the flows' conntrack marks. A
+// deleted entry would not end a flow: the other end's next packet makes a new
+// one. The bit and the zones are those of the nftables driver by default, so that
+// what is revoked stays so when one driver follows the other.
+func (b *Backend) RevokeFlows(ctx context.Context, revoke, restore []core.Flow) (int, error) {
+	want := make(map[core.Flow]bool, len(revoke)+len(restore))
+	key := func(f core.Flow) core.Flow {
+		f.Revoked, f.From, f.To = false, core.NICKey{}, core.NICKey{}
+		return f
+	}
+	for _, f := range revoke {
+		want[key(f)] = true
+	}
+	for _, f := range restore {
+		want[key(f)] = false
+	}
+	var mark, clear []conntrack.Entry
+	err := b.eachFlow(ctx, func(f core.Flow, e conntrack.Entry) {
+		revoked, asked := want[key(f)]
+		switch {
+		case !asked || revoked == f.Revoked:
+		case revoked:
+			mark = append(mark, e)
+		default:
+			clear = append(clear, e)
+		}
+	})
+	if err != nil {
+		return 0, err
+	}
+	bit := b.settings.marks.revoked
+	n, err := b.flows.SetMark(ctx, mark, conntrack.Mark{Value: bit, Mask: bit})
+	if err != nil {
+		return n, err
+	}
+	m, err := b.flows.SetMark(ctx, clear, conntrack.Mark{Mask: bit})
+	return n + m, err
+}
