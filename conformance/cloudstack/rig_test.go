@@ -15,6 +15,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/ringwall/ringwall/conformance/lab"
 	"github.com/ringwall/ringwall/conformance/lab/frame"
 	"github.com/ringwall/ringwall/conformance/lab/labtest"
@@ -60,6 +62,7 @@ type rig struct {
 	outside *lab.Station
 	// stack is what the host's own IP stack accepts.
 	stack *lab.Port
+	down  map[*lab.Station]bool
 }
 
 type rigOptions struct {
@@ -72,7 +75,7 @@ func newRig(t *testing.T, o rigOptions) *rig {
 	t.Helper()
 	bin, err := programs()
 	labtest.Check(t, err)
-	r := &rig{t: t, host: labtest.New(t, lab.Options{}), dir: t.TempDir(), bin: bin}
+	r := &rig{t: t, host: labtest.New(t, lab.Options{}), dir: t.TempDir(), bin: bin, down: map[*lab.Station]bool{}}
 	r.host.AddBridge(lab.BridgeSpec{Name: "cloudbr0", MAC: core.MAC{2, 0, 0, 0, 0, 0xfe}, Addresses: prefixes("10.1.0.254/16", "fd00::fe/64")})
 	r.outside = r.host.AddStation(lab.StationSpec{Name: "outside", Ports: []lab.PortSpec{{Bridge: "cloudbr0", Device: "eth0", MAC: core.MAC{2, 0, 0, 0, 0, 9},
 		Addresses: prefixes("10.1.250.9/16", "fd00::9/64")}}})
@@ -223,6 +226,15 @@ func (r *rig) add(spec lab.StationSpec, n, nics int) *guest {
 	return &guest{Station: r.host.AddStation(spec), r: r, n: n, name: spec.NetnsName, nics: nics}
 }
 
+// end stops a VM without a word to anybody.
+func (r *rig) end(s *lab.Station, netns string) {
+	r.t.Helper()
+	r.down[s] = true
+	labtest.Check(r.t, s.Stop())
+	labtest.Check(r.t, unix.Unmount("/run/netns/"+netns, unix.MNT_DETACH))
+	labtest.Check(r.t, os.Remove("/run/netns/"+netns))
+}
+
 // defaults is the agent's argument list for a NIC.
 func (g *guest) defaults(i int, more ...string) []string {
 	args := []string{"default_network_rules", "--vmname", g.name, "--vmid", fmt.Sprint(g.n), "--vmip", addr(g.n, i).String(), "--vmip6", addr6(g.n, i).String(),
@@ -283,7 +295,9 @@ func (r *rig) send(probes ...probe) {
 	r.t.Helper()
 	ports := []*lab.Port{r.stack}
 	for _, s := range r.host.Stations() {
-		ports = append(ports, s.Ports()...)
+		if !r.down[s] {
+			ports = append(ports, s.Ports()...)
+		}
 	}
 	o, err := lab.Observe(ports...)
 	labtest.Check(r.t, err)

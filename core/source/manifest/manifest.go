@@ -41,7 +41,9 @@ type Manifest struct {
 // CIDRs are masked, and a VM without a key has its name for one. Groups that
 // the manifest refers to may be elsewhere: CheckGroups is for when that is
 // known.
-func Parse(data []byte) (Manifest, error) {
+func Parse(data []byte) (Manifest, error) { return parse(data) }
+
+func parse(data []byte, o ...core.ValidateOption) (Manifest, error) {
 	if len(data) > MaxBytes {
 		return Manifest{}, &core.FieldError{Path: "manifest", Reason: fmt.Sprintf("longer than %d MiB; split it", MaxBytes>>20)}
 	}
@@ -54,7 +56,7 @@ func Parse(data []byte) (Manifest, error) {
 	if err := r.err(); err != nil {
 		return Manifest{}, err
 	}
-	if err := m.validate(); err != nil {
+	if err := m.validate(o...); err != nil {
 		return Manifest{}, err
 	}
 	return m, nil
@@ -112,8 +114,9 @@ func (m Manifest) MarshalYAML() (any, error) { return m.form(), nil }
 
 func (m Manifest) MarshalJSON() ([]byte, error) { return json.Marshal(m.form()) }
 
-// UnmarshalJSON is Parse.
+// UnmarshalJSON is Parse, but takes the groups of other sources, too: an agent
+// shows them.
 func (m *Manifest) UnmarshalJSON(b []byte) (err error) {
-	*m, err = Parse(b)
+	*m, err = parse(b, core.AllowReserved)
 	return err
 }

@@ -49,7 +49,7 @@ func (m Manifest) CheckGroups(exists func(name string) bool) error {
 
 // validate is core.Validate as if every group that m refers to were there,
 // with paths in the manifest's words.
-func (m Manifest) validate() error {
+func (m Manifest) validate(o ...core.ValidateOption) error {
 	groups := slices.Clone(m.Groups)
 	seen := map[string]bool{}
 	for _, g := range groups {
@@ -58,12 +58,12 @@ func (m Manifest) validate() error {
 	m.references(func(_, name string) {
 		g := core.Group{Name: name}
 		// A name that no group can have stays unknown, and is refused where it stands.
-		if !seen[name] && core.Validate([]core.Group{g}, nil) == nil {
+		if !seen[name] && core.Validate([]core.Group{g}, nil, o...) == nil {
 			groups = append(groups, g)
 		}
 		seen[name] = true
 	})
-	err := core.Validate(groups, m.VMs)
+	err := core.Validate(groups, m.VMs, o...)
 	joined, ok := err.(interface{ Unwrap() []error })
 	if !ok {
 		return err
