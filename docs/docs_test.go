@@ -189,6 +189,8 @@ func allowed(from, to string) bool {
 		return false
 	case from == "cmd/ringwall" && below(to, "hypervisors/kvm"):
 		return true // it installs libvirt's hook
+	case from == "cmd/vmops" && below(to, "hypervisors/xenserver"):
+		return true // it is xenopsd's hook, too
 	case outer:
 		return from == "cmd/internal/registry" || below(from, "plugins") || from == "cmd/ringwall-libvirt-hook"
 	}

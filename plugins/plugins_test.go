@@ -1,7 +1,9 @@
 package plugins_test
 
 import (
+	"cmp"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/ringwall/ringwall/core/plugin"
@@ -21,7 +23,7 @@ func TestBinaries(t *testing.T) {
 				t.Fatal(err)
 			}
 			s := p.State()
-			if !s.Pinned || s.Phase != plugin.PhaseRunning || dir != "ringwall-plugin-"+s.Backend+s.Adapter {
+			if !s.Pinned || s.Phase != plugin.PhaseRunning || dir != "ringwall-plugin-"+cmp.Or(s.Backend, s.Adapter) {
 				t.Errorf("state: %+v", s)
 			}
 		})

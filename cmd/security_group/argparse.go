@@ -11,7 +11,6 @@ import (
 type option struct {
 	name string // without --
 	flag bool   // takes no value
-	help string
 }
 
 // options are the stock script's, in its order, which usage shows.

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"os/signal"
 	"path/filepath"
 	"runtime"
 	"syscall"
@@ -52,6 +53,8 @@ func alone() (code int, err error) {
 	cmd.Env = append(os.Environ(), inside+"="+bin)
 	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
 	cmd.SysProcAttr = &syscall.SysProcAttr{Unshareflags: syscall.CLONE_NEWNS | syscall.CLONE_NEWNET, Pdeathsig: syscall.SIGKILL}
+	// The child gets an interrupt as well, and ends; what was built then goes, too.
+	signal.Notify(make(chan os.Signal, 1), os.Interrupt)
 	runtime.LockOSThread() // Pdeathsig is about the thread
 	err = cmd.Run()
 	if cmd.ProcessState != nil {

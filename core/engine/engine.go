@@ -109,8 +109,8 @@ func (e *Engine) SetPolicy(ctx context.Context, o core.Options) (Result, error) 
 
 // SwapBackend replaces a point's backend: the new one takes the ruleset over
 // while the former still enforces, which then takes down what it made and is
-// closed. No moment is open. On an error that says that the new one is not
-// used, nothing has changed, and it is the caller's to close.
+// closed. No moment is open. ErrLeftBehind: the new one is in force all the
+// same. On any other error nothing has changed, and it is the caller's to close.
 func (e *Engine) SwapBackend(ctx context.Context, name string, b core.SecurityGroupBackend) error {
 	p, err := e.point(name)
 	if err != nil {

@@ -8,6 +8,10 @@ import (
 	"github.com/ringwall/ringwall/core"
 )
 
+// ErrLeftBehind says that a new backend is in force and that the former could
+// not take down all that it had made. That goes on dropping.
+var ErrLeftBehind = errors.New("the new backend is in force, but the former left something behind")
+
 type swap struct {
 	backend core.SecurityGroupBackend
 	done    chan error
@@ -42,7 +46,7 @@ func (p *point) swap(ctx context.Context, s swap) error {
 	p.log.Info("backend swapped", "from", former.backend.Info().Name, "to", info.Name)
 	err := former.call(ctx, former.backend.Teardown)
 	if err != nil {
-		err = fmt.Errorf("the new backend is in force, but the former left something behind: %w", err)
+		err = fmt.Errorf("%w: %w", ErrLeftBehind, err)
 	}
 	err = errors.Join(err, former.backend.Close())
 	p.reconcile(ctx)

@@ -92,7 +92,7 @@ func (t *Tracker) step(frames []Frame, from Port, to, last []Port, judge func(to
 			t.add(e)
 		}
 		if from.Kind != PortHost && from.Kind != PortRouted && !slices.Contains(to, Routed) && (state == StateNew || state == StateAstray) {
-			t.letOut(e, frames[0].Dst, port, state)
+			t.letOut(e, frames[0], port, state)
 		}
 	}
 	return out
@@ -100,22 +100,24 @@ func (t *Tracker) step(frames []Frame, from Port, to, last []Port, judge func(to
 
 // letOut notes that a port has let out a packet that its flow began with, or of
 // a flow that went astray.
-func (t *Tracker) letOut(e *entry, dst core.MAC, at Port, s State) {
-	n, ok := t.rs.NICs[at.NIC]
-	isUser := at.Kind == PortNIC && ok && n.Kind != core.SystemVM
-	here := func() bool {
+func (t *Tracker) letOut(e *entry, f Frame, at Port, s State) {
+	h := holder{t.rs.NICs[at.NIC]}
+	isUser := at.Kind == PortNIC && h.Key == at.NIC && h.Kind != core.SystemVM
+	here := func(has func(holder) bool) bool {
 		for _, n := range t.rs.NICs {
-			if n.Kind != core.SystemVM && (holder{n}).hasMAC(dst) {
+			if n.Kind != core.SystemVM && (n.Bridge == "" || t.rs.Options.ManagesBridge(n.Bridge)) && has(holder{n}) {
 				return true
 			}
 		}
 		return false
 	}
+	hasMAC := func(h holder) bool { return h.hasMAC(f.Dst) }
+	hasAddress := func(h holder) bool { return h.hasFamily(f.Family()) && h.hasAddress(f.IP.Dst) }
 	switch {
 	case at.Kind == PortHost || at.Kind == PortRouted:
-	case isUser && !dst.IsGroup() && (holder{n}).hasMAC(dst):
+	case isUser && !f.Dst.IsGroup() && (h.hasEnd(f.Dst, f.IP.Dst) || hasMAC(h) && !here(hasAddress)):
 		e.taken = true
-	case s == StateNew && (isUser || dst.IsGroup() || here()):
+	case s == StateNew && (isUser || f.Dst.IsGroup() || here(hasMAC) || here(hasAddress)):
 		e.astray = true
 	}
 }

@@ -72,7 +72,7 @@ func writeRound(tx *Tx, n int) error {
 func start(t *testing.T, role, dir string, attr *syscall.SysProcAttr) (*exec.Cmd, *bufio.Scanner) {
 	t.Helper()
 	cmd := exec.Command(os.Args[0], dir)
-	cmd.Env = append(os.Environ(), "RINGWALL_STATE_TEST="+role)
+	cmd.Env = append(os.Environ(), "STATE_TEST_ROLE="+role)
 	cmd.SysProcAttr = attr
 	cmd.Stderr = os.Stderr
 	if _, err := cmd.StdinPipe(); err != nil { // open until the end

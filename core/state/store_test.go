@@ -17,7 +17,7 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	if role := os.Getenv("RINGWALL_STATE_TEST"); role != "" {
+	if role := os.Getenv("STATE_TEST_ROLE"); role != "" {
 		os.Exit(child(role, os.Args[1:]))
 	}
 	goleak.VerifyTestMain(m)

@@ -10,6 +10,7 @@ import (
 	"github.com/ringwall/ringwall/core"
 	"github.com/ringwall/ringwall/core/api"
 	"github.com/ringwall/ringwall/core/config"
+	"github.com/ringwall/ringwall/core/engine"
 )
 
 // Config is the config that runs.
@@ -79,13 +80,11 @@ func (a *Agent) swap(ctx context.Context, next *config.Loaded) error {
 	if err == nil {
 		err = a.engine.SwapBackend(ctx, "", c.value)
 	}
-	// With an error the new one may be in force all the same: the former left
-	// something behind.
-	switch inForce := a.engine.Status().Points[0].Backend == info.Name; {
-	case err != nil && !inForce:
-		return errors.Join(fmt.Errorf("the backend that runs stays: %w", err), c.close())
-	case err != nil:
+	switch {
+	case errors.Is(err, engine.ErrLeftBehind):
 		a.log.Error("the former backend is not taken down whole", "error", err)
+	case err != nil:
+		return errors.Join(fmt.Errorf("the backend that runs stays: %w", err), c.close())
 	}
 	a.mu.Lock()
 	former := a.backend

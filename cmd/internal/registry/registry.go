@@ -9,12 +9,13 @@ import (
 	"github.com/ringwall/ringwall/hypervisors/kvm"
 	"github.com/ringwall/ringwall/hypervisors/kvm/hook"
 	"github.com/ringwall/ringwall/hypervisors/netns"
+	"github.com/ringwall/ringwall/hypervisors/xenserver"
 )
 
 // BuiltIn is what this program has.
 func BuiltIn() agent.Registry {
 	return agent.NewRegistry(
 		[]core.BackendDriver{nftables.Driver()},
-		[]core.AdapterDriver{kvm.Driver(hook.Installer{}.Check), netns.Driver()},
+		[]core.AdapterDriver{kvm.Driver(hook.Installer{}.Check), netns.Driver(), xenserver.Driver()},
 	)
 }
