@@ -28,8 +28,12 @@ const (
 	FeatureFailClosed   Feature = "fail-closed-ports"
 	FeatureFlows        Feature = "flows" // list and revoke tracked flows
 	FeatureZones        Feature = "zones" // equal addresses on two bridges never share a flow
-	FeatureCounters     Feature = "counters"
-	FeatureEvents       Feature = "events"
+	// FeatureFlowEnds: a flow that went astray is judged at its receiver's port,
+	// and is known by its NICs where its addresses do not tell whose it is
+	// (docs/semantics.md, "Flows").
+	FeatureFlowEnds Feature = "flow-ends"
+	FeatureCounters Feature = "counters"
+	FeatureEvents   Feature = "events"
 	// FeatureSegments is all that private VLANs can do.
 	FeatureSegments Feature = "segments"
 )
@@ -46,9 +50,10 @@ func (r Ruleset) RequiredFeatures() []Feature {
 	if len(r.Options.VMPorts) > 0 || len(r.Options.Uplinks) > 0 {
 		need[FeatureFailClosed] = true
 	}
+	// An entry's family is not needed for the entry's sake: it says nothing to a
+	// NIC that has no address of the family, of which nothing passes in it.
 	for _, g := range r.Groups {
 		for _, e := range g.Entries {
-			need[map[Family]Feature{IPv4: FeatureIPv4, IPv6: FeatureIPv6}[e.Family]] = true
 			if e.Direction == Egress {
 				need[FeatureEgress] = true
 			}
@@ -72,8 +77,8 @@ func (r Ruleset) RequiredFeatures() []Feature {
 		if perVM[k.VM] > 1 {
 			need[FeatureMultiNIC] = true
 		}
-		for _, a := range n.Addresses {
-			need[map[Family]Feature{IPv4: FeatureIPv4, IPv6: FeatureIPv6}[FamilyOf(a)]] = true
+		for _, f := range n.families() {
+			need[map[Family]Feature{IPv4: FeatureIPv4, IPv6: FeatureIPv6}[f]] = true
 		}
 		if len(n.Pairs) > 0 {
 			need[FeaturePairs] = true
@@ -95,6 +100,20 @@ func (r Ruleset) RequiredFeatures() []Feature {
 		out = append(out, f)
 	}
 	slices.Sort(out)
+	return out
+}
+
+// families are those in which something of the NIC can pass its rules.
+func (n NICPolicy) families() (out []Family) {
+	if n.SpoofingAllowed {
+		return Families[:]
+	}
+	for _, a := range n.Addresses {
+		out = append(out, FamilyOf(a))
+	}
+	for _, p := range n.Pairs {
+		out = append(out, FamilyOf(p.Prefix.Addr()))
+	}
 	return out
 }
 

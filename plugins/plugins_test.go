@@ -3,7 +3,6 @@ package plugins_test
 import (
 	"cmp"
 	"path/filepath"
-	"strings"
 	"testing"
 
 	"github.com/ringwall/ringwall/core/plugin"

@@ -12,7 +12,7 @@ to make room is kept, and "ringwall uninstall" puts it back.`,
 		Args: noArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	c.AddCommand(a.installLibvirtHookCommand())
+	c.AddCommand(a.installCloudStackCommand(), a.installLibvirtHookCommand())
 	return c
 }
 
@@ -24,6 +24,6 @@ func (a *app) uninstallCommand() *cobra.Command {
 		Args:  noArguments,
 		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	c.AddCommand(a.uninstallLibvirtHookCommand())
+	c.AddCommand(a.uninstallCloudStackCommand(), a.uninstallLibvirtHookCommand())
 	return c
 }

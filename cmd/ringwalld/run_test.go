@@ -152,6 +152,23 @@ func settled(t *testing.T, c *api.Client) api.Status {
 	return api.Status{}
 }
 
+// TestReadyWithoutTheHypervisor: its daemon may be waiting for us, or hold a
+// lock that a List waits for.
+func TestReadyWithoutTheHypervisor(t *testing.T) {
+	h := newHost(t)
+	release := h.Adapter.HangList()
+	defer release()
+	d := start(t, h) // waits for READY=1
+	st, err := client(t, h).Status(t.Context(), api.Empty{})
+	if err != nil || st.Adapter.Ready {
+		t.Errorf("%+v, %v", st.Adapter, err)
+	}
+	d.stop()
+	if code := d.wait(t); code != exitOK {
+		t.Errorf("exit code %d\n%s", code, d.log)
+	}
+}
+
 // TestHangup: SIGHUP reloads, and an invalid config keeps the old one.
 func TestHangup(t *testing.T) {
 	h := newHost(t)

@@ -30,11 +30,11 @@ func (r *rig) programmed(count int, one func(*guest)) time.Duration {
 	return took
 }
 
-func byCommand(t *testing.T, driver string, count int) time.Duration {
+func byCommand(t testing.TB, driver string, count int) time.Duration {
 	return newRig(t, rigOptions{driver: driver}).programmed(count, func(g *guest) { g.program(1, benchRules) })
 }
 
-func byIncumbent(t *testing.T, count int) time.Duration {
+func byIncumbent(t testing.TB, count int) time.Duration {
 	r := newRig(t, rigOptions{idle: true})
 	s := &cloudstack.Incumbent{Bridge: "cloudbr0", Uplink: "eth0"}
 	return r.programmed(count, func(g *guest) {

@@ -315,7 +315,6 @@ func TestFaultR10(t *testing.T) {
 	r.kill() // nobody else may mend it meanwhile
 	r.inHost("nft", "flush", "ruleset")
 	r.start()
-	t.Cleanup(r.stop)
 	r.must(a.defaults(0, "--check")...)
 	in, in6 := between(out, a.Port(0)), lab.FlowBetween(out, a.Port(0), core.IPv6)
 	r.send(

@@ -52,7 +52,7 @@ var account = os.Getpid()
 // rig is a CloudStack host out of the lab: VMs are namespaces that the netns
 // adapter finds, and CloudStack's agent is the test, which runs the command.
 type rig struct {
-	t    *testing.T
+	t    testing.TB
 	host *labtest.Host
 	dir  string
 	bin  string
@@ -71,7 +71,7 @@ type rigOptions struct {
 	idle   bool   // do not start the agent
 }
 
-func newRig(t *testing.T, o rigOptions) *rig {
+func newRig(t testing.TB, o rigOptions) *rig {
 	t.Helper()
 	bin, err := programs()
 	labtest.Check(t, err)
@@ -83,7 +83,6 @@ func newRig(t *testing.T, o rigOptions) *rig {
 	r.configure(o)
 	if !o.idle {
 		r.start()
-		t.Cleanup(r.stop)
 	}
 	return r
 }
@@ -114,8 +113,9 @@ func (r *rig) start() {
 	r.log.Reset()
 	r.cmd.Stderr = &r.log
 	labtest.Check(r.t, r.host.Do(r.cmd.Start))
-	if !r.wait(20*time.Second, func() bool { return r.call("can_bridge_firewall").code == 0 && r.listening() }) {
-		r.t.Fatalf("the agent does not answer; it said:\n%s", r.log.String())
+	r.t.Cleanup(r.stop)
+	if !r.wait(40*time.Second, func() bool { return r.listening() && r.call("get_rule_logs_for_vms").code == 0 }) {
+		r.t.Fatalf("the agent does not answer: %+v; it said:\n%s", r.call("can_bridge_firewall"), r.log.String())
 	}
 }
 

@@ -12,6 +12,7 @@ import (
 // packet out, though its receiver's may not.
 func FlowEnds() []Scenario {
 	var out []Scenario
+	ends := []core.Feature{core.FeatureFlowEnds}
 	shut := allow(core.Egress, core.ProtocolTCP, ports(1, 1), cidrs("192.0.2.1/32", "2001:db8::1/128"))
 	for _, e := range families() {
 		n := e.family.String()
@@ -22,7 +23,7 @@ func FlowEnds() []Scenario {
 		out = append(out,
 			Scenario{
 				// What answers in b's name is no answer of b's.
-				Name: "let out elsewhere, denied by its receiver/" + n, Rows: []string{"Flows 4", "sender 15", "receiver 10"}, World: pair(shut),
+				Name: "let out elsewhere, denied by its receiver/" + n, Rows: []string{"Flows 4", "sender 15", "receiver 10"}, Needs: ends, World: pair(shut),
 				Steps: []Step{
 					{Name: "query", From: "vnet0", To: "vnet1", Frame: e.ab.UDP(1000, 53), Flooded: true, Reason: core.ReasonIngressRules},
 					{Name: "b answers all the same", From: "vnet1", To: "vnet0", Frame: e.ba.UDP(53, 1000), Reason: core.ReasonEgressRules},
@@ -33,7 +34,7 @@ func FlowEnds() []Scenario {
 				},
 			},
 			Scenario{
-				Name: "let out elsewhere and by its receiver/" + n, Rows: []string{"Flows 4"}, World: pair(shut, dns),
+				Name: "let out elsewhere and by its receiver/" + n, Rows: []string{"Flows 4"}, Needs: ends, World: pair(shut, dns),
 				Steps: []Step{
 					{Name: "query", From: "vnet0", To: "vnet1", Frame: e.ab.UDP(1000, 53), Flooded: true, Want: true, Reason: core.ReasonRule},
 					{Name: "answer", From: "vnet1", To: "vnet0", Frame: e.ba.UDP(53, 1000), Want: true, Reason: core.ReasonEstablished},
@@ -42,7 +43,7 @@ func FlowEnds() []Scenario {
 			},
 			Scenario{
 				// From the day that its receiver takes a packet the flow is as any other.
-				Name: "let in later/" + n, Rows: []string{"Flows 4"}, World: pair(shut),
+				Name: "let in later/" + n, Rows: []string{"Flows 4"}, Needs: ends, World: pair(shut),
 				Steps: []Step{
 					{Name: "query", From: "vnet0", To: "vnet1", Frame: e.ab.UDP(1000, 53), Flooded: true, Reason: core.ReasonIngressRules},
 					{Name: "an answer in b's name", From: "uplink", To: "vnet0", Frame: e.ba.UDP(53, 1000), Want: true},
@@ -56,7 +57,7 @@ func FlowEnds() []Scenario {
 			},
 			Scenario{
 				// A NIC that may spoof hears what is flooded, and lets it in for itself.
-				Name: "taken by a listener/" + n, Rows: []string{"Flows 4"},
+				Name: "taken by a listener/" + n, Rows: []string{"Flows 4"}, Needs: ends,
 				World: with(pair(shut), func(w *World) {
 					w.Groups = append(w.Groups, core.Group{Name: "gc", Rules: []core.Rule{dns}})
 					c := nic(macC, "vnet2", []string{"gc"}, c4, c6)
@@ -71,8 +72,17 @@ func FlowEnds() []Scenario {
 				},
 			},
 			Scenario{
+				// The uplink's neighbour is as good as any to open it with.
+				Name: "past its end, by address/" + n, Rows: []string{"Flows 4"}, Needs: ends, World: pair(shut),
+				Steps: []Step{
+					{Name: "to u's mac", From: "vnet0", To: "uplink", Frame: e.ab.UDP(1000, 53).To(macU), Want: true, Reason: core.ReasonDefault},
+					{Name: "b answers all the same", From: "vnet1", To: "vnet0", Frame: e.ba.UDP(53, 1000), Reason: core.ReasonEgressRules},
+					{Name: "and is asked", From: "vnet0", To: "vnet1", Frame: e.ab.UDP(1000, 53), Reason: core.ReasonIngressRules},
+				},
+			},
+			Scenario{
 				// Of what many hear nobody is the receiver.
-				Name: "to a group mac/" + n, Rows: []string{"Flows 4"}, World: pair(shut),
+				Name: "to a group mac/" + n, Rows: []string{"Flows 4"}, Needs: ends, World: pair(shut),
 				Steps: []Step{
 					{Name: "to all", From: "vnet0", To: "vnet1", Frame: toAll.UDP(1000, 53), Flooded: true, Reason: core.ReasonIngressRules},
 					{Name: "b answers all the same", From: "vnet1", To: "vnet0", Frame: e.ba.UDP(53, 1000), Reason: core.ReasonEgressRules},
@@ -109,7 +119,7 @@ func FlowOwners() []Scenario {
 		out = append(out,
 			Scenario{
 				// The other holder's rules go on allowing what was not its.
-				Name: "a shared pair's flow is its taker's/" + n, Rows: []string{"Flows 2"}, Needs: []core.Feature{core.FeatureFlows},
+				Name: "a shared pair's flow is its taker's/" + n, Rows: []string{"Flows 2"}, Needs: []core.Feature{core.FeatureFlows, core.FeatureFlowEnds},
 				World: third(with(pair(dns), func(w *World) { w.VMs[1].NICs[0].Pairs = shared }), func(c *core.NIC) { c.Pairs = shared }, dns),
 				Steps: []Step{
 					{Name: "query", From: "uplink", To: "vnet1", Frame: toVIP.UDP(1000, 53), Want: true, Reason: core.ReasonRule},
@@ -121,7 +131,7 @@ func FlowOwners() []Scenario {
 			},
 			Scenario{
 				// An address that no NIC has is a spoofer's.
-				Name: "a spoofer's flow is its own/" + n, Rows: []string{"Flows 2"}, Needs: []core.Feature{core.FeatureFlows},
+				Name: "a spoofer's flow is its own/" + n, Rows: []string{"Flows 2"}, Needs: []core.Feature{core.FeatureFlows, core.FeatureFlowEnds},
 				World: third(pair(), func(c *core.NIC) { c.SpoofingAllowed = true }),
 				Steps: []Step{
 					{Name: "query", From: "vnet2", To: "uplink", Frame: asForeign.UDP(1000, 53), Want: true, Reason: core.ReasonDefault},
@@ -136,7 +146,7 @@ func FlowOwners() []Scenario {
 			Scenario{
 				// c may speak with all addresses of the net; what a may not send is
 				// no reason to cut c's.
-				Name: "a pair that is a prefix has flows of its own/" + n, Rows: []string{"Flows 2"}, Needs: []core.Feature{core.FeatureFlows},
+				Name: "a pair that is a prefix has flows of its own/" + n, Rows: []string{"Flows 2"}, Needs: []core.Feature{core.FeatureFlows, core.FeatureFlowEnds},
 				World: third(pair(), func(c *core.NIC) { c.Pairs = []core.AddressPair{{Prefix: netip.MustParsePrefix(lan)}} }),
 				Steps: []Step{
 					{Name: "query", From: "vnet2", To: "uplink", Frame: asA.UDP(1000, 53), Want: true, Reason: core.ReasonDefault},

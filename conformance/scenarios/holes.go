@@ -26,8 +26,8 @@ func crossBridgeFragments(e ends) Scenario {
 	c.Binding.Bridge = "br1"
 	w.VMs = append(w.VMs, vm("c", c))
 	w.Bridges = map[string][]netip.Prefix{"br1": nil}
-	head := e.au.UDP(9, 5000).Fragments(77, 64, 128)[:1]
-	tail := policy.Path{SrcMAC: macC, DstMAC: macU, Src: e.a, Dst: e.u}.UDP(9, 5000).Fragments(77, 64, 128)[1:]
+	head := e.au.UDP(9, 5000).Fragments(77, firstPiece, datagram)[:1]
+	tail := policy.Path{SrcMAC: macC, DstMAC: macU, Src: e.a, Dst: e.u}.UDP(9, 5000).Fragments(77, firstPiece, datagram)[1:]
 	return Scenario{
 		Name: "fragments of two bridges/" + e.family.String(), Rows: []string{"sender 12", "Flows 3"}, World: w, Needs: []core.Feature{core.FeatureZones},
 		Steps: []Step{
@@ -54,15 +54,15 @@ func zeroChecksum(f core.Family) func([]byte) []byte {
 // neighbourFragments: a tail with a neighbour's address, sent ahead, does not
 // become the end of what the neighbour says.
 func neighbourFragments(e ends) Scenario {
-	pieces := e.au.UDP(9, 5000).Fragments(78, 64, 128)
-	answer := e.ua.UDP(5000, 9).Fragments(79, 64, 128)
+	pieces := e.au.UDP(9, 5000).Fragments(78, firstPiece, datagram)
+	answer := e.ua.UDP(5000, 9).Fragments(79, firstPiece, datagram)
 	return Scenario{
 		Name: "a neighbour's fragments/" + e.family.String(), Rows: []string{"sender 12", "sender 8", "sender 10", "sender 11"}, World: pair(),
 		Steps: []Step{
 			{Name: "a tail, with the own mac", From: "vnet1", To: "uplink", Fragments: []policy.Frame{pieces[1].From(macB)}, Reason: core.ReasonIPSpoof},
 			{Name: "and with the neighbour's", From: "vnet1", To: "uplink", Fragments: pieces[1:], Reason: core.ReasonMACSpoof},
 			{Name: "its head from the neighbour", From: "vnet0", To: "uplink", Fragments: pieces[:1], Raw: zeroChecksum(e.family), Reason: core.ReasonInvalid},
-			{Name: "the neighbour's own, whole", From: "vnet0", To: "uplink", Fragments: e.au.UDP(9, 5001).Fragments(80, 64, 128), Want: true},
+			{Name: "the neighbour's own, whole", From: "vnet0", To: "uplink", Fragments: e.au.UDP(9, 5001).Fragments(80, firstPiece, datagram), Want: true},
 			{Name: "the tail of an answer from outside", From: "vnet1", To: "vnet0", Fragments: []policy.Frame{answer[1].From(macB)}, Reason: core.ReasonIPSpoof},
 		},
 	}

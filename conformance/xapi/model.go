@@ -265,6 +265,13 @@ func (vm *VM) Domid() int64 {
 	return vm.pool.field("vm", vm.Ref, "domid").(int64)
 }
 
+// SetDomid gives a running VM another domain, such as one that was used before.
+func (p *Pool) SetDomid(vm *VM, domid int64) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.set("vm", vm.Ref, "domid", domid)
+}
+
 // VIFs are the VM's cards, in order.
 func (vm *VM) VIFs() (out []Ref) {
 	vm.pool.mu.Lock()

@@ -77,6 +77,8 @@ type CloudStack struct {
 	BeforeRules string `koanf:"before_rules"`
 	Files       string `koanf:"files"`
 	Lock        string `koanf:"lock"`
+	Script      string `koanf:"script"`
+	Command     string `koanf:"command"`
 	Log         string `koanf:"log"`
 }
 

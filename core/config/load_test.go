@@ -96,6 +96,7 @@ func TestFleet(t *testing.T) {
 		Bridges: []core.Pattern{"cloudbr*", "brvx-*"}, Unmanaged: []core.Pattern{}, VMPorts: []core.Pattern{"vnet*", "tap*"}, Uplinks: []core.Pattern{},
 		AlwaysAllow: []string{"dns"}, Enforce: true,
 		CloudStack: CloudStack{BeforeRules: BeforeHold, Files: "/var/run/cloud", Lock: "/var/lock/cloudstack_security_group.lock",
+			Script: "/usr/share/cloudstack-common/scripts/vm/network/security_group.py", Command: "/usr/lib/ringwall/security_group",
 			Log: "/var/log/cloudstack/agent/security_group.log"},
 	}
 	if diff := cmp.Diff(want, l.Config); diff != "" {

@@ -63,6 +63,8 @@ func Schema() []Key {
 		{"cloudstack.before_rules", TypeString, BeforeHold, []string{BeforeHold, BeforeAllow}, "what leaves a VM between its start and its first rules: ARP, ND, DHCP and DNS, or everything"},
 		{"cloudstack.files", TypeString, "/var/run/cloud", nil, "folder of the rule logs that CloudStack's own script keeps"},
 		{"cloudstack.lock", TypeString, "/var/lock/cloudstack_security_group.lock", nil, "lock of CloudStack's own script"},
+		{"cloudstack.script", TypeString, "/usr/share/cloudstack-common/scripts/vm/network/security_group.py", nil, "where CloudStack's agent looks for its script"},
+		{"cloudstack.command", TypeString, "/usr/lib/ringwall/security_group", nil, "what is put in the script's place"},
 		{"cloudstack.log", TypeString, "/var/log/cloudstack/agent/security_group.log", nil, "where each call is logged, if the folder is there"},
 		{"plugins.*.path", TypeString, nil, nil, "the plugin's binary; left out = " + PluginDir + "/ringwall-plugin-NAME"},
 		{"plugins.*.sha256", TypeSums, nil, nil, "sums that the binary may have; several for a rolling upgrade"},

@@ -17,7 +17,7 @@ var AllFeatures = []core.Feature{
 	core.FeatureIPv4, core.FeatureIPv6, core.FeatureEgress, core.FeaturePorts, core.FeatureICMP,
 	core.FeatureProtocols, core.FeatureRemoteGroups, core.FeatureAntiSpoof, core.FeatureNoAntiSpoof,
 	core.FeaturePairs, core.FeatureMultiNIC, core.FeatureSystemVM, core.FeatureMulticast, core.FeatureCountOnly,
-	core.FeatureFailClosed, core.FeatureFlows, core.FeatureZones, core.FeatureCounters, core.FeatureEvents,
+	core.FeatureFailClosed, core.FeatureFlows, core.FeatureZones, core.FeatureFlowEnds, core.FeatureCounters, core.FeatureEvents,
 }
 
 // Method names a call to a FakeBackend, for faults and for the record.

@@ -125,11 +125,9 @@ func (e *Engine) SwapBackend(ctx context.Context, name string, b core.SecurityGr
 		return errStopped
 	}
 	select {
-	case err = <-s.done:
+	case err = <-s.done: // not ctx: nobody could tell then whose b is
 		e.inv.poke() // features may have changed
 		return err
-	case <-ctx.Done():
-		return ctx.Err()
 	case <-e.stopped:
 		return errStopped
 	}

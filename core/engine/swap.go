@@ -44,11 +44,10 @@ func (p *point) swap(ctx context.Context, s swap) error {
 	p.current, p.info = s.backend, info
 	p.mu.Unlock()
 	p.log.Info("backend swapped", "from", former.backend.Info().Name, "to", info.Name)
-	err := former.call(ctx, former.backend.Teardown)
+	err := errors.Join(former.call(ctx, former.backend.Teardown), former.backend.Close())
 	if err != nil {
 		err = fmt.Errorf("%w: %w", ErrLeftBehind, err)
 	}
-	err = errors.Join(err, former.backend.Close())
 	p.reconcile(ctx)
 	return err
 }

@@ -72,6 +72,42 @@ func TestSwapThatIsNotTaken(t *testing.T) {
 	})
 }
 
+// The new one is in force, and that is said so that it can be told from every
+// other error.
+func TestSwapThatLeavesSomethingBehind(t *testing.T) {
+	onHost(t, running(1), func(h *host) {
+		twoVMs(h)
+		next := &coretest.FakeBackend{Name: "next"}
+		h.backend.Fail(coretest.Teardown, coretest.ErrRefused)
+		err := h.SwapBackend(context.Background(), "", next)
+		if !errors.Is(err, ErrLeftBehind) || !errors.Is(err, coretest.ErrRefused) {
+			t.Errorf("error is %v", err)
+		}
+		h.backend = next
+		h.converged()
+	})
+}
+
+// Who gives up waiting learns all the same what has become of the backend.
+func TestSwapIsNotLeftInTheAir(t *testing.T) {
+	onHost(t, running(1), func(h *host) {
+		twoVMs(h)
+		next := &coretest.FakeBackend{Name: "next"}
+		release := next.Hang(coretest.Sync)
+		ctx, cancel := within(time.Second)
+		defer cancel()
+		go func() {
+			time.Sleep(10 * time.Second)
+			release()
+		}()
+		if err := h.SwapBackend(ctx, "", next); err != nil {
+			t.Errorf("error is %v", err)
+		}
+		h.backend = next
+		h.converged()
+	})
+}
+
 func TestReadsPassThrough(t *testing.T) {
 	onHost(t, running(1, 2), func(h *host) {
 		twoVMs(h)

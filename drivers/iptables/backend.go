@@ -31,6 +31,8 @@ type Backend struct {
 	links    links.Snapshot
 	enforced *enforced // nil until the first Sync, and when lost says why
 	lost     error     // why what is in force is not known any more
+	counted  counted
+	written  uint32 // nftables' generation after our last change
 	events   map[chan core.Event]bool
 }
 
@@ -52,7 +54,7 @@ var (
 const lockSeconds = 20
 
 func newBackend(ctx context.Context, s settings, log *slog.Logger) (_ *Backend, err error) {
-	b := &Backend{settings: s, log: log, events: map[chan core.Event]bool{}}
+	b := &Backend{settings: s, log: log, counted: newCounted(), events: map[chan core.Event]bool{}}
 	if b.netns, err = os.Open("/proc/thread-self/ns/net"); err != nil {
 		return nil, fmt.Errorf("open the network namespace: %w", err)
 	}

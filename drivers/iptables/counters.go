@@ -2,6 +2,7 @@ package iptables
 
 import (
 	"context"
+	"maps"
 	"slices"
 	"strings"
 
@@ -10,17 +11,40 @@ import (
 	"github.com/ringwall/ringwall/drivers/iptables/internal/xtables"
 )
 
-// Counters gives what was denied to and from each NIC, by reason, from the
-// counters that the kernel keeps for each rule; and what passed in all, from the
-// devices' own. A chain that is written again starts at nothing.
-func (b *Backend) Counters(ctx context.Context) ([]core.Counter, error) {
-	b.mu.Lock()
-	e := b.enforced
-	b.mu.Unlock()
-	if e == nil {
-		return nil, nil
+// counted keeps what rules counted before they were written again: the kernel
+// starts a new rule at nothing. What came in between the last look and the
+// writing is lost.
+type counted struct {
+	before map[tally]xtables.Counted
+	last   map[xtables.ChainID]map[tally]xtables.Counted
+}
+
+func newCounted() counted {
+	return counted{map[tally]xtables.Counted{}, map[xtables.ChainID]map[tally]xtables.Counted{}}
+}
+
+// rewritten notes that chains start anew.
+func (c counted) rewritten(chains []xtables.ChainID) {
+	for _, id := range chains {
+		for t, n := range c.last[id] {
+			c.before[t] = c.before[t].Plus(n)
+		}
+		delete(c.last, id)
 	}
-	sums := map[tally]xtables.Counted{}
+}
+
+// forget drops what was counted for NICs and ports that e does not know, so that
+// a later owner of a name starts at nothing.
+func (c counted) forget(e *enforced) {
+	for t := range c.before {
+		if _, ok := e.ruleset.NICs[t.nic]; !ok && !slices.Contains(e.topo.guarded, t.device) {
+			delete(c.before, t)
+		}
+	}
+}
+
+// sums reads all counters.
+func (b *Backend) sums(ctx context.Context, e *enforced) (map[tally]xtables.Counted, error) {
 	for _, f := range xtables.Families {
 		state, counts, err := b.tools.Read(ctx, f)
 		if err != nil {
@@ -31,9 +55,50 @@ func (b *Backend) Counters(ctx context.Context) ([]core.Counter, error) {
 				continue
 			}
 			for chain, c := range t.Chains {
-				addCounts(sums, c.Rules, state[id].Chains[chain].Rules, counts[id][chain])
+				if n := labelledCounts(c.Rules, state[id].Chains[chain].Rules, counts[id][chain]); len(n) > 0 {
+					b.counted.last[xtables.ChainID{Table: id, Chain: chain}] = n
+				}
 			}
 		}
+	}
+	sums := maps.Clone(b.counted.before)
+	for _, chain := range b.counted.last {
+		for t, n := range chain {
+			sums[t] = sums[t].Plus(n)
+		}
+	}
+	return sums, nil
+}
+
+// labelledCounts gives the counters of labelled rules, when the chain is as it
+// was written.
+func labelledCounts(want, have []xtables.Rule, counts []xtables.Counted) map[tally]xtables.Counted {
+	labelled := slices.ContainsFunc(want, func(r xtables.Rule) bool { return r.Label != nil })
+	if !labelled || len(counts) != len(want) || !xtables.SameRules(want, have) {
+		return nil
+	}
+	out := map[tally]xtables.Counted{}
+	for i, r := range want {
+		if t, ok := r.Label.(tally); ok {
+			out[t] = out[t].Plus(counts[i])
+		}
+	}
+	return out
+}
+
+// Counters gives what was denied to and from each NIC, by reason, from the
+// counters that the kernel keeps for each rule; and what passed in all, from the
+// devices' own.
+func (b *Backend) Counters(ctx context.Context) ([]core.Counter, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	e := b.enforced
+	if e == nil {
+		return nil, nil
+	}
+	sums, err := b.sums(ctx, e)
+	if err != nil {
+		return nil, err
 	}
 	stats, err := links.ReadStats(ctx, links.Options{NetNS: b.fd()})
 	if err != nil {
@@ -51,8 +116,7 @@ func (b *Backend) Counters(ctx context.Context) ([]core.Counter, error) {
 		}
 		out = append(out, core.Counter{NIC: t.nic, Device: t.device, Direction: t.direction, Reason: t.reason, Packets: c.Packets, Bytes: c.Bytes})
 		if t.direction == core.Egress && t.reason != core.ReasonSystem {
-			d := denied[t.nic]
-			denied[t.nic] = xtables.Counted{Packets: d.Packets + c.Packets, Bytes: d.Bytes + c.Bytes}
+			denied[t.nic] = denied[t.nic].Plus(c)
 		}
 	}
 	for _, v := range e.objects.views {
@@ -62,20 +126,6 @@ func (b *Backend) Counters(ctx context.Context) ([]core.Counter, error) {
 		return strings.Compare(x.Device+x.Direction.String()+string(x.Reason), y.Device+y.Direction.String()+string(y.Reason))
 	})
 	return out, nil
-}
-
-// addCounts sums up the counters of labelled rules, when the chain is as it was
-// written.
-func addCounts(sums map[tally]xtables.Counted, want, have []xtables.Rule, counts []xtables.Counted) {
-	if !xtables.SameRules(want, have) || len(counts) != len(want) {
-		return
-	}
-	for i, r := range want {
-		if t, ok := r.Label.(tally); ok {
-			s := sums[t]
-			sums[t] = xtables.Counted{Packets: s.Packets + counts[i].Packets, Bytes: s.Bytes + counts[i].Bytes}
-		}
-	}
 }
 
 func passed(n core.NICPolicy, stats map[string]links.Stats, denied xtables.Counted) []core.Counter {

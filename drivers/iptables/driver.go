@@ -55,9 +55,11 @@ func (driver) Info() core.Info {
 			{Name: "variant", Type: "string", Default: variantAuto, Choices: []string{variantAuto, string(xtables.NFT), string(xtables.Legacy)},
 				Help: "which iptables to use; auto takes what the command iptables is"},
 			{Name: "mark_mask", Type: "string", Default: "0x00ffff00",
-				Help: "bits of the packet mark that are ours, at least 11; the lowest three are left to the nftables driver"},
-			{Name: "revoked_mark", Type: "string", Default: "0x80000000",
-				Help: "the bit of the conntrack mark that revokes a flow"},
+				Help: "bits of the packet mark that are ours, at least 13; the lowest four are left to the nftables driver"},
+			{Name: "flow_mark", Type: "string", Default: "0xe0000000",
+				Help: "the three bits of the conntrack mark that are ours; the highest revokes a flow"},
+			{Name: "owner_mark", Type: "string", Default: "0x00ffffff",
+				Help: "bits of the conntrack mark that say whose a flow is, used only where NICs have pairs or anti-spoofing off"},
 		},
 		// Zones are lacking: fragments are put together before the table raw can
 		// set a zone, so that pieces of two bridges may meet.
@@ -86,7 +88,7 @@ func parseSettings(s core.Settings) (settings, error) {
 	for k, v := range s {
 		path := "backend.settings." + k
 		if _, ok := text[k]; !ok {
-			return settings{}, &core.FieldError{Path: path, Reason: "no such setting; iptables knows layout, variant, mark_mask, revoked_mark"}
+			return settings{}, &core.FieldError{Path: path, Reason: "no such setting; iptables knows layout, variant, mark_mask, flow_mark, owner_mark"}
 		}
 		str, ok := v.(string)
 		if n, isInt := v.(int); isInt {
@@ -104,11 +106,15 @@ func parseSettings(s core.Settings) (settings, error) {
 	if err != nil {
 		return settings{}, err
 	}
-	revoked, err := parseMask("backend.settings.revoked_mark", text["revoked_mark"])
+	flow, err := parseMask("backend.settings.flow_mark", text["flow_mark"])
 	if err != nil {
 		return settings{}, err
 	}
-	m, err := newMarks(mask, revoked)
+	owner, err := parseMask("backend.settings.owner_mark", text["owner_mark"])
+	if err != nil {
+		return settings{}, err
+	}
+	m, err := newMarks(mask, flow, owner)
 	return settings{marks: m, layout: kvm{}, variant: text["variant"]}, err
 }
 

@@ -22,12 +22,13 @@ type ends struct {
 	zones map[uint16]string // bridges
 	nics  map[netip.Addr]bool
 	any   bool // some NIC's flows are told by no address
+	byMAC owners
 }
 
 func (b *Backend) ends() ends {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	e := ends{map[uint16]string{}, map[netip.Addr]bool{}, false}
+	e := ends{zones: map[uint16]string{}, nics: map[netip.Addr]bool{}}
 	if b.enforced == nil {
 		return e
 	}
@@ -38,7 +39,9 @@ func (b *Backend) ends() ends {
 		for _, a := range n.Addresses {
 			e.nics[a] = true
 		}
-		e.any = e.any || n.SpoofingAllowed || len(n.Pairs) > 0
+	}
+	if e.any = ambiguous(b.enforced.ruleset); e.any {
+		e.byMAC = b.settings.marks.owners(b.enforced.ruleset)
 	}
 	return e
 }
@@ -67,6 +70,9 @@ func (b *Backend) eachFlow(ctx context.Context, visit func(core.Flow, conntrack.
 			}
 		}
 		f.Bridge = bridge
+		if ends.any {
+			f.From, f.To = ends.byMAC.ends(bridge, entry.Mark)
+		}
 		f.Revoked = entry.Mark&b.settings.marks.revoked != 0
 		f.HostSrc = !managed && local.Contains(f.Src)
 		visit(f, entry)

@@ -69,8 +69,26 @@ func state(states ...string) options {
 	return module("conntrack", xtables.Opt("--ctstate", strings.Join(states, ",")))
 }
 
-func (m marks) isRevoked() options {
-	return module("connmark", xtables.Opt("--mark", maskText(m.revoked, m.revoked)))
+func (m marks) isRevoked() options { return flowMarked(m.revoked, m.revoked) }
+
+// isStraight matches all but flows that are astray, which are established at one
+// end alone.
+func (m marks) isStraight() options {
+	return module("connmark", xtables.NotOpt("--mark", maskText(m.astray, m.astray|m.taken)))
+}
+
+func flowMarked(value, mask uint32) options {
+	return module("connmark", xtables.Opt("--mark", maskText(value, mask)))
+}
+
+// markFlow writes value into the bits of mask of the conntrack mark.
+func markFlow(value, mask uint32) options {
+	return options{xtables.Opt("-j", "CONNMARK"), xtables.Opt("--set-xmark", maskText(value, mask))}
+}
+
+// established matches a direction of flows: ORIGINAL is as their first packet went.
+func established(direction string) options {
+	return module("conntrack", xtables.Opt("--ctstate", "ESTABLISHED"), xtables.Opt("--ctdir", direction))
 }
 
 // toUnicast matches frames to a unicast MAC: br_netfilter calls those of other

@@ -25,12 +25,24 @@ const (
 	chainMine    = "rw-mine"    // ebtables: marks a chain as ours, and does nothing
 	chainZones   = "rw-zones"   // raw PREROUTING
 	chainBridged = "rw-bridged" // filter FORWARD, from port to port
+	chainPorts   = "rw-ports"   // raw PREROUTING: what comes up at a VM port itself
+	chainBegin   = "rw-begin"   // filter FORWARD, of packets that begin a flow
+	chainTake    = "rw-take"    // likewise, of flows that went astray
+	chainSeen    = "rw-seen"    // mangle PREROUTING
 	chainSend    = "rw-send"    // the sender's rows, by port
 	chainReceive = "rw-receive" // the receiver's rows, by port
 )
 
 // noteSet keeps the fingerprint of what is enforced.
 const noteSet = "rw-fingerprint"
+
+// hereSet holds the addresses of all NICs.
+func hereSet(f core.Family) string {
+	if f == core.IPv4 {
+		return "rw-here4"
+	}
+	return "rw-here6"
+}
 
 func routedChain(bridge string) string { return "rw-routed-" + bridge }
 func bridgeChain(bridge string) string { return "BF-" + bridge }

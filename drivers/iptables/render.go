@@ -28,6 +28,7 @@ type nicView struct {
 	slotNumber int
 	slot       uint32
 	shared     bool
+	owners     bool // flows bear whose they are
 }
 
 func (v nicView) set(t *xtables.Table, chain string, rules ...xtables.Rule) {
@@ -77,7 +78,7 @@ func (r renderer) nics(rs core.Ruleset) ([]nicView, error) {
 	for i, n := range plugged {
 		number := slots.slot[n.Key]
 		views[i] = nicView{policy: n, names: called[n.Key], options: rs.Options, groups: rs.Groups, marks: r.settings.marks,
-			layout: r.settings.layout, slotNumber: number, slot: r.settings.marks.slots[number], shared: slots.shared[n.Key]}
+			layout: r.settings.layout, slotNumber: number, slot: r.settings.marks.slots[number], shared: slots.shared[n.Key], owners: ambiguous(rs)}
 	}
 	return views, nil
 }
@@ -113,7 +114,10 @@ func (r renderer) frames(state xtables.State, o core.Options, views []nicView, s
 	for _, b := range r.topo.bridges {
 		nat.Add(chainBefore, rule(frameTo(b.mac), frameMark(m.home, "CONTINUE")))
 	}
-	filter.Set(chainForward, nil)
+	filter.Set(chainForward, nil, rule(frameUnmark(m.home)))
+	if macs := macsHere(views); macs != "" {
+		filter.Add(chainForward, rule(opt("--among-dst", macs), frameMark(m.home, "CONTINUE")))
+	}
 	filter.Set(chainInput, nil)
 	// What the host sends on its own behalf bears no mark of ours when it comes
 	// to the bridge; what it routes does.
@@ -235,64 +239,139 @@ func device(option string, p core.Pattern) options {
 func (r renderer) packets(o objects, rs core.Ruleset, f core.Family, views []nicView) {
 	m := r.settings.marks
 	family := map[core.Family]xtables.Family{core.IPv4: xtables.IPv4, core.IPv6: xtables.IPv6}[f]
-	raw, filter := xtables.NewTable(), xtables.NewTable()
+	raw, mangle, filter := xtables.NewTable(), xtables.NewTable(), xtables.NewTable()
 	o.rules[xtables.TableID{Family: family, Name: "raw"}] = raw
+	o.rules[xtables.TableID{Family: family, Name: "mangle"}] = mangle
 	o.rules[xtables.TableID{Family: family, Name: "filter"}] = filter
 
 	raw.Hook("PREROUTING", rule(jump(chainZones)))
 	raw.Set(chainZones, nil)
+	mangle.Hook("PREROUTING", rule(jump(chainSeen)))
+	mangle.Set(chainSeen, nil)
+	mangle.Set(chainSend, nil)
 	for _, b := range r.topo.bridges {
 		raw.Add(chainZones,
-			rule(opt("-i", b.name), marked(0, m.home), jump("CT"), opt("--zone", zoneText(b.zone))),
+			// What goes up without br_netfilter having seen it is the host's.
+			rule(opt("-i", b.name), module("physdev", xtables.Opt("--physdev-is-in")), marked(0, m.home), jump("CT"), opt("--zone", zoneText(b.zone))),
+			rule(opt("-i", b.name), giveBack()))
+		mangle.Add(chainSeen, rule(opt("-i", b.name), module("physdev", xtables.Opt("--physdev-is-in")), jump(chainSend)),
+			// Only what the sender's rows have passed is seen.
 			rule(opt("-i", b.name), setMark(m.seen, m.seen)))
 	}
+	r.notBridged(raw, rs.Options, views)
 
 	for i, slot := range m.slots {
 		filter.Set(okChain(i), nil, rule(setMark(m.pass|slot, m.pass|slot)))
 	}
-	filter.Set(chainSend, nil)
 	filter.Set(chainReceive, nil)
-	filter.Set(chainBridged, nil, rule(jump(chainSend)), rule(jump(chainReceive)), rule(setMark(m.pass, m.pass)), rule(accept()))
+	filter.Set(chainBridged, nil,
+		rule(jump(chainReceive)),
+		rule(state("NEW"), jump(chainBegin)),
+		rule(established("ORIGINAL"), flowMarked(m.astray, m.astray|m.taken), jump(chainTake)),
+		rule(setMark(m.pass, m.pass)), rule(accept()))
+	r.beginnings(filter, f, views, o.sets)
 	byBridge := map[string][]nicView{}
 	for _, v := range views {
 		byBridge[v.policy.Bridge] = append(byBridge[v.policy.Bridge], v)
-		v.addPackets(filter, f, o.sets)
+		v.addPackets(mangle, filter, f, o.sets)
 	}
 	// A NIC of which only ebtables knows, or does not know any more, while a
 	// change is under way or after somebody's edit.
 	if !rs.Options.CountOnly {
-		filter.Add(chainSend, rule(marked(m.from, m.from), drop()))
-		filter.Add(chainReceive, rule(marked(m.dest, m.dest), drop()))
+		mangle.Add(chainSend, rule(marked(m.from, m.from), drop()))
+		filter.Add(chainReceive, rule(marked(m.dest, m.dest), drop()), rule(marked(m.mine, m.mine), drop()))
 	}
 	for _, b := range r.topo.bridges {
 		r.settings.layout.addBridge(filter, f, b, byBridge[b.name])
 	}
 	for _, b := range r.topo.bridges {
-		filter.Hook("FORWARD", rule(opt("-i", b.name), jump(chainSend)), rule(opt("-o", b.name), jump(routedChain(b.name))))
-		filter.Hook("INPUT", rule(opt("-i", b.name), module("physdev", xtables.Opt("--physdev-is-in")), jump(chainSend)))
+		filter.Hook("FORWARD", rule(opt("-o", b.name), jump(routedChain(b.name))))
 		filter.Set(routedChain(b.name), nil, r.routed(f, byBridge[b.name])...)
 	}
 	r.settings.layout.addDefaults(filter, f, views)
 }
 
+// beginnings notes, in the conntrack mark, who lets out a packet that begins a
+// flow: its receiver's port, or another one although a NIC here has the MAC or
+// the address. docs/semantics.md, "Flows".
+func (r renderer) beginnings(filter *xtables.Table, f core.Family, views []nicView, sets ipset.Sets) {
+	m := r.settings.marks
+	here := ipset.New(ipset.HashNet, f)
+	for _, v := range views {
+		if !v.system() && hasFamily(v.policy, f) {
+			for _, p := range prefixes(identities(v.policy, f)) {
+				here.Add(p)
+			}
+		}
+	}
+	name := hereSet(f)
+	sets[name] = here
+	taken, astray := markFlow(m.taken, m.taken), markFlow(m.astray, m.astray)
+	own := marked(m.dest|m.mine, m.dest|m.mine)
+	// A NIC that is not checked takes all that its MAC is sent.
+	nobodys := join(marked(m.mine, m.dest|m.mine), notInSet(name, "dst"))
+	filter.Set(chainTake, nil, rule(own, taken), rule(nobodys, taken))
+	filter.Set(chainBegin, nil,
+		rule(own, taken), rule(own, giveBack()),
+		rule(nobodys, taken), rule(nobodys, giveBack()),
+		rule(marked(m.dest, m.dest), astray),
+		rule(marked(m.mine, m.mine), astray),
+		rule(marked(m.home, m.home), astray),
+		rule(inSet(name, "dst"), astray),
+		rule(toGroup(), astray))
+}
+
+// notBridged drops IP that a VM port hands up itself: frames to 01:80:c2:00:00:0X,
+// which meet no hook of ebtables.
+func (r renderer) notBridged(raw *xtables.Table, o core.Options, views []nicView) {
+	var rules []xtables.Rule
+	add := func(device string, d side, reason core.Reason) {
+		if !o.IsVMPort(device) {
+			raw.Add(chainZones, rule(opt("-i", device), jump(chainPorts)))
+		}
+		rules = append(rules, d.deny(reason, opt("-i", device)))
+	}
+	known := map[string]bool{}
+	for _, v := range views {
+		for _, device := range v.policy.Devices {
+			if known[device] = true; !v.system() {
+				add(device, v.egress(), core.ReasonLinkLocal)
+			}
+		}
+	}
+	for _, device := range r.topo.guarded {
+		if !known[device] {
+			add(device, side{device: device, direction: core.Egress, countOnly: o.CountOnly}, core.ReasonClosedPort)
+		}
+	}
+	raw.Set(chainPorts, nil, rules...)
+	if len(o.Uplinks) > 0 {
+		raw.Add(chainZones, rule(jump(chainPorts)))
+		return
+	}
+	for _, p := range o.VMPorts {
+		raw.Add(chainZones, rule(device("-i", p), jump(chainPorts)))
+	}
+}
+
 // addPackets makes a NIC's part of iptables or ip6tables, and its sets.
-func (v nicView) addPackets(filter *xtables.Table, f core.Family, sets ipset.Sets) {
+func (v nicView) addPackets(mangle, filter *xtables.Table, f core.Family, sets ipset.Sets) {
 	for _, device := range v.policy.Devices {
 		if v.system() {
-			filter.Add(chainSend, v.egress().count(core.ReasonSystem, fromPort(device), giveBack()))
+			mangle.Add(chainSend, v.egress().count(core.ReasonSystem, fromPort(device), giveBack()))
 			filter.Add(chainReceive, v.ingress().count(core.ReasonSystem, toPort(device), giveBack()))
 			continue
 		}
-		filter.Add(chainSend, rule(fromPort(device), goTo(v.names.own(partSend))))
+		mangle.Add(chainSend, rule(fromPort(device), goTo(v.names.own(partSend))))
 		filter.Add(chainReceive, rule(toPort(device), goTo(v.names.own(partReceive))))
 	}
 	v.addSets(f, sets)
 	if v.system() {
 		return
 	}
-	v.addSender(filter, f)
+	v.addSender(mangle, f)
 	v.addReceiver(filter, f)
-	v.addRules(filter, f, sets)
+	v.addRules(mangle, filter, f, sets)
 }
 
 // addSets makes the sets of the NIC's addresses.
@@ -330,9 +409,9 @@ func (r renderer) routed(f core.Family, views []nicView) []xtables.Rule {
 		if f == core.IPv4 && slices.ContainsFunc(identities(v.policy, f), func(id identity) bool { return !id.prefix.IsSingleIP() }) {
 			matches = append(matches, inSet(v.names.pairSet(), "dst"))
 		}
-		then := goTo(v.names.own(partReceive))
-		if v.shared && !homeless(v.policy, f) {
-			then = jump(v.names.own(partShared))
+		then := goTo(v.names.own(partRouted))
+		if v.shared {
+			then = jump(v.names.own(partRouted))
 		}
 		if v.policy.SpoofingAllowed {
 			matches = []options{nil} // whatever arrives at the port is for it

@@ -154,25 +154,27 @@ func icmp255(text string) options {
 }
 
 // addRules makes a NIC's chains of rules, which CloudStack names after the VM:
-// its ingress rules mark what they allow, its egress rules give it back.
-func (v nicView) addRules(filter *xtables.Table, f core.Family, sets ipset.Sets) {
+// its ingress rules mark what they allow, its egress rules give it back. The
+// latter are asked in mangle, and stand in filter for CloudStack's sake.
+func (v nicView) addRules(mangle, filter *xtables.Table, f core.Family, sets ipset.Sets) {
 	ingress, egress := []xtables.Rule{mark()}, []xtables.Rule{mark()}
 	for _, g := range v.policy.Groups {
 		group := v.groups[g]
 		for _, match := range entryMatches(g, group, core.Ingress, f, sets) {
-			ingress = append(ingress, rule(match, goTo(okChain(v.slotNumber))))
+			ingress = append(ingress, rule(match, goTo(v.ok())))
 		}
 		for _, match := range entryMatches(g, group, core.Egress, f, sets) {
 			egress = append(egress, rule(match, giveBack()))
 		}
 	}
+	last := rule(giveBack())
 	if v.policy.EgressDeny(f) {
-		egress = append(egress, v.egress().deny(core.ReasonEgressRules))
-	} else {
-		egress = append(egress, rule(giveBack()))
+		last = v.egress().deny(core.ReasonEgressRules)
 	}
+	egress = distinct(append(egress, last))
 	v.set(filter, v.names.ingress(), distinct(ingress)...)
-	v.set(filter, v.names.egress(), distinct(egress)...)
+	v.set(mangle, v.names.egress(), egress...)
+	v.set(filter, v.names.egress(), egress...)
 }
 
 // distinct leaves out rules that two groups have in common.

@@ -11,14 +11,16 @@ const (
 	partNA      = "n" // whom its advertisements speak for
 	partDAD     = "d" // whose address it tries
 	partReceive = "i" // what it is sent
-	partShared  = "y" // likewise, routed to an address that others have too
+	partRouted  = "y" // what the host routes to it
+	partTaken   = "k" // whose the flow is
 )
 
 // addSender makes the chain that judges what a VM sends, once its frames have
-// passed ebtables: docs/semantics.md, the sender's rows 14 to 26. It is asked for
-// bridged packets, for those to the host and for those that the host routes.
+// passed ebtables: docs/semantics.md, the sender's rows 14 to 26. It is asked in
+// mangle PREROUTING, once for bridged packets, for those to the host, and for
+// those that the host routes, and before anybody on the host can hear them.
 // RETURN passes the packet on.
-func (v nicView) addSender(filter *xtables.Table, f core.Family) {
+func (v nicView) addSender(mangle *xtables.Table, f core.Family) {
 	n, d := v.policy, v.egress()
 	out := []xtables.Rule{
 		d.deny(core.ReasonRevoked, v.marks.isRevoked()),
@@ -27,9 +29,16 @@ func (v nicView) addSender(filter *xtables.Table, f core.Family) {
 	if !homeless(n, f) {
 		if !n.SpoofingAllowed {
 			out = append(out, rule(state("RELATED"), jump(v.names.own(partOwner))))
-			v.set(filter, v.names.own(partOwner), append(ownerRules(identities(n, f)), d.deny(core.ReasonNotOwner))...)
+			v.set(mangle, v.names.own(partOwner), append(ownerRules(identities(n, f)), d.deny(core.ReasonNotOwner))...)
 		}
-		out = append(out, rule(toUnicast(), state("ESTABLISHED", "RELATED"), giveBack()))
+		out = append(out,
+			rule(toUnicast(), state("ESTABLISHED", "RELATED"), v.marks.isStraight(), giveBack()),
+			rule(toUnicast(), established("ORIGINAL"), giveBack()),
+			rule(toUnicast(), state("RELATED"), giveBack()))
+	}
+	if v.owners {
+		// Who is first to begin a flow has it.
+		out = append(out, rule(state("NEW"), flowMarked(0, v.marks.sender), markFlow(v.marks.ownerOf(v.policy.Key.MAC, v.marks.sender), v.marks.sender)))
 	}
 	if f == core.IPv4 {
 		out = append(out,
@@ -37,7 +46,7 @@ func (v nicView) addSender(filter *xtables.Table, f core.Family) {
 			d.deny(core.ReasonDHCPGuard, udp(0, 68)),
 			rule(udp(68, 67), giveBack()))
 	} else {
-		out = append(out, v.neighbourRules(filter)...)
+		out = append(out, v.neighbourRules(mangle)...)
 		out = append(out,
 			d.deny(core.ReasonDHCPGuard, udp(547, 0)),
 			d.deny(core.ReasonDHCPGuard, udp(0, 546)))
@@ -62,7 +71,7 @@ func (v nicView) addSender(filter *xtables.Table, f core.Family) {
 		}
 		out = append(out, rule(goTo(v.names.egress())))
 	}
-	v.set(filter, v.names.own(partSend), out...)
+	v.set(mangle, v.names.own(partSend), out...)
 }
 
 // ownerRules give back errors about flows that the NIC has an end of.
@@ -81,7 +90,7 @@ func ownerRules(ids []identity) []xtables.Rule {
 
 // neighbourRules are about ND: whose addresses the NIC may speak for, and that
 // it is no router.
-func (v nicView) neighbourRules(filter *xtables.Table) []xtables.Rule {
+func (v nicView) neighbourRules(mangle *xtables.Table) []xtables.Rule {
 	n, d := v.policy, v.egress()
 	var out []xtables.Rule
 	if !n.SpoofingAllowed {
@@ -96,8 +105,8 @@ func (v nicView) neighbourRules(filter *xtables.Table) []xtables.Rule {
 		for _, p := range prefixes(ids) {
 			na = append(na, rule(ndTarget(p), giveBack()))
 		}
-		v.set(filter, v.names.own(partDAD), append(dad, d.deny(core.ReasonIPSpoof))...)
-		v.set(filter, v.names.own(partNA), append(na, d.deny(core.ReasonNDSpoof))...)
+		v.set(mangle, v.names.own(partDAD), append(dad, d.deny(core.ReasonIPSpoof))...)
+		v.set(mangle, v.names.own(partNA), append(na, d.deny(core.ReasonNDSpoof))...)
 		out = append(out,
 			rule(source(prefix("::/128")), icmp6(ndSolicitation), jump(v.names.own(partDAD))),
 			rule(icmp6(ndAdvertisement), jump(v.names.own(partNA))))

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"os/exec"
 	"strings"
 
@@ -65,7 +66,7 @@ func (b *Backend) refuseOtherVariant(ctx context.Context) error {
 	if b.tools.IP == xtables.Legacy {
 		other.IP = xtables.NFT
 	}
-	if !installed(other.Program(xtables.IPv4, "save")) || other.IP == xtables.Legacy && !legacyTables(b.fd()) {
+	if !installed(other.Program(xtables.IPv4, "save")) || other.IP == xtables.Legacy && !b.legacyTables() {
 		return nil
 	}
 	s, _, err := other.Read(ctx, xtables.IPv4)
@@ -81,4 +82,15 @@ func (b *Backend) refuseOtherVariant(ctx context.Context) error {
 			other.IP, b.tools.IP, other.IP, other.IP, other.IP, core.ErrConflict)
 	}
 	return nil
+}
+
+// legacyTables says whether the legacy iptables holds any table. To start
+// iptables-legacy-save would make them.
+func (b *Backend) legacyTables() bool {
+	var names []byte
+	err := xtables.InNamespace{FD: b.fd()}.Do(func() (err error) {
+		names, err = os.ReadFile("/proc/thread-self/net/ip_tables_names")
+		return err
+	})
+	return err == nil && len(names) > 0
 }

@@ -87,8 +87,10 @@ type change struct {
 func (b *Backend) write(ctx context.Context, c change) error {
 	w := writer{b: b, now: objects{rules: maps.Clone(c.have.rules), sets: c.have.sets}, read: c.read}
 	err := w.run(ctx, c)
+	b.written = b.generationNow(ctx)
 	if err == nil {
 		b.enforced, b.lost = c.want, nil
+		b.counted.forget(c.want)
 		return nil
 	}
 	err = blame(err)
@@ -177,6 +179,7 @@ func (w *writer) family(ctx context.Context, f xtables.Family, want xtables.Stat
 	if err := w.b.tools.Apply(ctx, script); err != nil {
 		return err
 	}
+	w.b.counted.rewritten(script.Changed)
 	w.stands(f, want)
 	return nil
 }

@@ -294,16 +294,16 @@ func (a *arena) sweep(t *testing.T) (revoked int) {
 }
 
 // TestFlowOpenedPastItsEnd: a flow whose first packet went out by the uplink was
-// never asked for at its end. A sweep finds it.
+// never asked for at its end, which is no end of it then. A sweep finds it too.
 func TestFlowOpenedPastItsEnd(t *testing.T) {
 	a := newArena(t)
 	flow := a.flow(a.mallory, a.quiet, core.IPv4)
 	a.seen(t, shot{a.mallory, flow.UDP(9, 9, "open").To(a.fabric.MAC())})
-	if n := a.sweep(t); n != 1 {
-		t.Errorf("%d flows revoked, want 1", n)
-	}
 	if at := a.seen(t, shot{a.quiet, flow.Reverse().UDP(9, 9, "as if it answered")}); at != nil {
 		t.Errorf("the answer arrived at %v", at)
+	}
+	if n := a.sweep(t); n != 1 {
+		t.Errorf("%d flows revoked, want 1", n)
 	}
 }
 
@@ -339,6 +339,37 @@ func TestTranslatedFlowRevoked(t *testing.T) {
 	a.sync(t)
 	if n := a.sweep(t); n != 1 || !hears("restored") {
 		t.Errorf("%d flows restored, want 1 that goes on", n)
+	}
+}
+
+// TestTranslatedSource: the host routes to a VM in its own name. The VM's port
+// sees that name alone, and so does a revocation.
+func TestTranslatedSource(t *testing.T) {
+	a := newArena(t)
+	labtest.Check(t, a.Do(func() error {
+		return exec.Command("nft", "table ip nat { chain post { type nat hook postrouting priority srcnat; ip saddr "+
+			a.fabric.Addr(core.IPv4).String()+" udp dport 53 masquerade; }; }").Run()
+	}))
+	in := frame.Flow{SrcMAC: a.fabric.MAC(), DstMAC: mac(t, "02:00:00:00:00:fe"), Src: a.fabric.Addr(core.IPv4), Dst: a.victim.Addr(core.IPv4)}
+	hears := func(token string) bool {
+		got := labtest.Send(t, a.watch, lab.Probe{Name: token, From: a.fabric, Frame: in.UDP(1000, 53, token), Match: lab.HasToken(token)})
+		return got[0].At(a.victim)
+	}
+	from := func(who string) {
+		a.input.Groups[0].Rules = []core.Rule{{Direction: core.Ingress, Protocol: core.ProtocolUDP,
+			Ports: []core.Span{{First: 53, Last: 53}}, Peers: &core.Peers{CIDRs: []netip.Prefix{netip.MustParsePrefix(who)}}}}
+		a.sync(t)
+	}
+	from("10.0.0.254/32") // the host
+	if !hears("as the host") {
+		t.Fatal("the VM is not reached in the host's name")
+	}
+	if n := a.sweep(t); n != 0 {
+		t.Errorf("%d flows revoked, want none", n)
+	}
+	from(a.fabric.Addr(core.IPv4).String() + "/32")
+	if n := a.sweep(t); n != 1 || hears("as itself") {
+		t.Errorf("%d flows revoked, want 1 that stands still", n)
 	}
 }
 

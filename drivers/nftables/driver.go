@@ -14,7 +14,8 @@
 //     fingerprint are derived from the ruleset or kept in the kernel.
 //
 // Where what is: word.go what conntrack says, carried in the packet mark;
-// skeleton.go hooks and base chains; native.go the other datapath; source.go, egress.go, ingress.go the
+// skeleton.go hooks and base chains; labels.go
+// whose a flow is; native.go the other datapath; source.go, egress.go, ingress.go the
 // verdict tables of docs/semantics.md; nics.go, groups.go, profiles.go what
 // policies turn into; disjoint.go CIDR x port arithmetic; topology.go bridges,
 // zones and ports; render.go, enforced.go from a ruleset to objects;
@@ -57,7 +58,7 @@ func (driver) Info() core.Info {
 			core.FeatureIPv4, core.FeatureIPv6, core.FeatureEgress, core.FeaturePorts, core.FeatureICMP, core.FeatureProtocols,
 			core.FeatureRemoteGroups, core.FeatureAntiSpoof, core.FeatureNoAntiSpoof, core.FeaturePairs, core.FeatureMultiNIC,
 			core.FeatureSystemVM, core.FeatureMulticast, core.FeatureCountOnly, core.FeatureFailClosed, core.FeatureFlows,
-			core.FeatureZones, core.FeatureCounters, core.FeatureEvents,
+			core.FeatureZones, core.FeatureFlowEnds, core.FeatureCounters, core.FeatureEvents,
 		},
 	}
 }

@@ -50,7 +50,7 @@ func (e *enforced) count(d defs, n core.NICPolicy, by int) {
 	d.addNIC(elems, e.ruleset.Options, e.sides, n)
 	for id, sets := range elems {
 		for set, m := range sets {
-			if id == bridgeTable && set != hereSet {
+			if id == bridgeTable && !slices.Contains(sharedSets, set) {
 				continue // keyed by device, so never shared
 			}
 			for key := range m {

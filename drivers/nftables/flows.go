@@ -56,10 +56,18 @@ func (b *Backend) eachFlow(ctx context.Context, visit func(core.Flow, conntrack.
 				f.DstPort = e.Reply.SrcPort
 			}
 		}
+		if e.Status.Has(conntrack.SourceNAT) && !ours[e.Orig.Src] && ours[f.Dst] {
+			// The receiver was shown the translated source. A sender that is a NIC
+			// was asked about the other one, and there is room for one only.
+			f.Src = e.Reply.Dst
+			if !f.Protocol.IsICMP() {
+				f.SrcPort = e.Reply.DstPort
+			}
+		}
 		f.Bridge = name
 		f.From, f.To = byMAC.ends(name, e.Labels)
 		f.Revoked = e.Mark&b.settings.marks.revoked() != 0
-		f.HostSrc = !managed && local.Contains(f.Src)
+		f.HostSrc = !managed && local.Contains(e.Orig.Src)
 		visit(f, e)
 	}
 	return nil

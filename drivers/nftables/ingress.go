@@ -54,6 +54,7 @@ func (s skeleton) ingressChains() []*nft.Chain {
 			})},
 		// The link-local address of a NIC without IPv6 hears ND and DHCPv6.
 		{Name: "ingress-bare6", Rules: join(s.refuse(), []nft.Rule{
+			rule(s.marks.set(wordTaken)),
 			rule(jump("ingress-always-ipv6")),
 			rule(denyIn(core.ReasonDestination)),
 		})},
@@ -73,7 +74,10 @@ func (s skeleton) ingressChains() []*nft.Chain {
 		)},
 	}
 	for _, f := range families {
-		verdicts := map[core.Family]string{core.IPv4: "in4", core.IPv6: "in6"}[f.Family]
+		verdicts, here := "in4", "here4"
+		if f.Family == core.IPv6 {
+			verdicts, here = "in6", "here6"
+		}
 		always := rule(jump("ingress-always-" + f.String()))
 		decide := []nft.Rule{rule(dispatch(verdicts, outName)), rule(denyIn(core.ReasonClosedPort))}
 
@@ -88,7 +92,9 @@ func (s skeleton) ingressChains() []*nft.Chain {
 		chains = append(chains,
 			&nft.Chain{Name: "ingress-" + f.String(), Rules: begun(wordTaken)},
 			&nft.Chain{Name: "ingress-open-" + f.String(), Rules: join(
-				[]nft.Rule{rule(in("macs", outName, etherDst), goTo("ingress-"+f.String()))}, begun(wordStray))})
+				// To its own MAC it is the receiver, but of other NICs' addresses.
+				[]nft.Rule{rule(in("macs", outName, etherDst), notIn(here, f.dst), notIn(here+"-prefix", f.dst), goTo("ingress-"+f.String()))},
+				begun(wordStray))})
 
 		// A group MAC is never a part of an established flow: the rules are
 		// asked each time.

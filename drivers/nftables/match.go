@@ -47,6 +47,9 @@ var (
 	ctState     = operand{4, func(reg uint32) expr.Any { return &expr.Ct{Key: expr.CtKeySTATE, Register: reg} }}
 
 	etherDst = payload(expr.PayloadBaseLLHeader, 0, 6)
+	// The kernel masks and compares four bytes by itself, others in a loop of
+	// another function.
+	etherDst4 = payload(expr.PayloadBaseLLHeader, 0, 4)
 	etherSrc = payload(expr.PayloadBaseLLHeader, 6, 6)
 	// etherType is the type as it lies in the frame. `meta protocol` will not
 	// do for a first test: it reads through a VLAN tag.
@@ -198,7 +201,7 @@ func toGroupMAC() []expr.Any { return groupBit(expr.CmpOpNeq) }
 func toUnicastMAC() []expr.Any { return groupBit(expr.CmpOpEq) }
 
 func groupBit(op expr.CmpOp) []expr.Any {
-	return masked(etherDst, []byte{1, 0, 0, 0, 0, 0}, op, make([]byte, 6))
+	return masked(etherDst4, []byte{1, 0, 0, 0}, op, make([]byte, 4))
 }
 
 func verdict(kind expr.VerdictKind, chain ...string) *expr.Verdict {

@@ -119,7 +119,7 @@ func (d defs) addNIC(e elements, o core.Options, has sides, n core.NICPolicy) {
 			e.add(f.table, d.set(f.table, "entry"), nft.Goto("not-bridged"), dev)
 		}
 		for _, m := range macsOf(n) {
-			bridge(hereSet, none, nft.MAC(m[:]))
+			bridge("here", none, nft.MAC(m[:]))
 			bridge("macs", none, dev, nft.MAC(m[:]))
 		}
 		mac := nft.MAC(n.Key.MAC[:])
@@ -130,8 +130,16 @@ func (d defs) addNIC(e elements, o core.Options, has sides, n core.NICPolicy) {
 				bridge(verdictMap(dir, f), nft.Goto(has.profileOf(n, dir, f).chain()), dev)
 			}
 		}
+		for _, id := range identities(n) {
+			if id.prefix.IsSingleIP() { // of the others see addOwned
+				bridge(hereSet(id.prefix.Addr()), none, nft.Addr(id.prefix.Addr()))
+			}
+		}
 		if n.SpoofingAllowed {
 			bridge("open", none, dev)
+			for _, id := range identities(n) { // by them it knows what it is the receiver of
+				d.addSource(e, dev, id)
+			}
 			continue
 		}
 		if !hasFamily(n, core.IPv4) {
@@ -155,23 +163,41 @@ func (d defs) addNIC(e elements, o core.Options, has sides, n core.NICPolicy) {
 	}
 }
 
-func (d defs) addIdentity(e elements, n core.NICPolicy, dev nft.Field, id identity) {
-	none := nft.Value{}
-	mac := nft.MAC(id.mac[:])
-	suffix, addr := "", nft.Addr(id.prefix.Addr())
+// addSource puts an identity into the sets of sources, and gives the ending of
+// their names and the key's last field.
+func (d defs) addSource(e elements, dev nft.Field, id identity) (suffix string, addr nft.Field) {
+	suffix, addr = "", nft.Addr(id.prefix.Addr())
 	if !id.prefix.IsSingleIP() {
 		suffix, addr = "-prefix", nft.Prefix(id.prefix)
 	}
+	set := "src4"
+	if core.FamilyOf(id.prefix.Addr()) == core.IPv6 {
+		set = "src6"
+	}
+	e.add(bridgeTable, d.set(bridgeTable, set+suffix), nft.Value{}, dev, nft.MAC(id.mac[:]), addr)
+	return suffix, addr
+}
+
+// hereSet names the set that holds all NICs' addresses of a family.
+func hereSet(a netip.Addr) string {
+	if core.FamilyOf(a) == core.IPv4 {
+		return "here4"
+	}
+	return "here6"
+}
+
+func (d defs) addIdentity(e elements, n core.NICPolicy, dev nft.Field, id identity) {
+	none := nft.Value{}
+	mac := nft.MAC(id.mac[:])
+	suffix, addr := d.addSource(e, dev, id)
 	bridge := func(set string, fields ...nft.Field) {
 		e.add(bridgeTable, d.set(bridgeTable, set), none, fields...)
 	}
 	f := familyOf(core.FamilyOf(id.prefix.Addr()))
 	bridge("macs", dev, mac)
 	if f.Family == core.IPv4 {
-		bridge("src4"+suffix, dev, mac, addr)
 		bridge("arp4"+suffix, dev, mac, mac, addr)
 	} else {
-		bridge("src6"+suffix, dev, mac, addr)
 		if id.prefix.IsSingleIP() {
 			bridge("nd6", dev, addr)
 		}
@@ -193,16 +219,17 @@ type owned struct {
 	bridge string
 	mac    core.MAC
 	prefix netip.Prefix
+	open   bool // by a NIC that may speak with any
 }
 
 func ownedBy(o core.Options, n core.NICPolicy) []owned {
-	if n.Kind == core.SystemVM || n.SpoofingAllowed || !o.ManagesBridge(n.Bridge) {
+	if n.Kind == core.SystemVM || !o.ManagesBridge(n.Bridge) {
 		return nil
 	}
 	var out []owned
 	for _, id := range identities(n) {
 		if !id.prefix.IsSingleIP() {
-			out = append(out, owned{n.Bridge, id.mac, id.prefix})
+			out = append(out, owned{n.Bridge, id.mac, id.prefix, n.SpoofingAllowed})
 		}
 	}
 	return out
@@ -215,9 +242,19 @@ func (d defs) addOwned(e elements, all map[owned]int) {
 		mac    core.MAC
 	}
 	prefixes := map[speaker][]netip.Prefix{}
+	here := map[core.Family][]netip.Prefix{}
 	for o := range all {
+		f := core.FamilyOf(o.prefix.Addr())
+		if here[f] = append(here[f], o.prefix); o.open {
+			continue
+		}
 		s := speaker{o.bridge, o.mac}
 		prefixes[s] = append(prefixes[s], o.prefix)
+	}
+	for _, ps := range here {
+		for _, p := range widest(ps) {
+			e.add(bridgeTable, d.set(bridgeTable, hereSet(p.Addr())+"-prefix"), nft.Value{}, nft.Prefix(p))
+		}
 	}
 	for s, ps := range prefixes {
 		for _, p := range widest(ps) {

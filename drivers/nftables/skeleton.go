@@ -105,8 +105,12 @@ func (s skeleton) bridge() *nft.Table {
 	// all the same: see leaving.
 	t.AddChain(&nft.Chain{Name: "elsewhere", Rules: []nft.Rule{
 		rule(s.marks.isNot(wordNew), accept()),
-		rule(in(hereSet, etherDst), s.marks.set(wordStray)),
-		rule(toGroupMAC(), s.marks.set(wordStray)),
+		rule(in("here", etherDst), s.marks.set(wordStray), accept()),
+		rule(toGroupMAC(), s.marks.set(wordStray), accept()),
+		rule(isProtocol(typeIPv4), in("here4", ip4Dst), s.marks.set(wordStray), accept()),
+		rule(isProtocol(typeIPv4), in("here4-prefix", ip4Dst), s.marks.set(wordStray), accept()),
+		rule(isProtocol(typeIPv6), in("here6", ip6Dst), s.marks.set(wordStray), accept()),
+		rule(isProtocol(typeIPv6), in("here6-prefix", ip6Dst), s.marks.set(wordStray), accept()),
 	}})
 	if s.native {
 		s.addNative(t)
@@ -114,9 +118,10 @@ func (s skeleton) bridge() *nft.Table {
 	return t
 }
 
-// hereSet names the set of the MACs that NICs have, their pairs' too, on
-// whatever bridge. It is the one set of the bridge table that NICs share.
-const hereSet = "here"
+// sharedSets are those of the bridge table that several NICs may put one element
+// into: the MACs and addresses that user VMs' NICs have, their pairs' too, on
+// whatever bridge. All others are keyed by device.
+var sharedSets = []string{"here", "here4", "here6"}
 
 // bridgeSets defines the shared sets; NICs fill them.
 func bridgeSets() []*nft.Set {
@@ -128,7 +133,8 @@ func bridgeSets() []*nft.Set {
 	}
 	return []*nft.Set{
 		set("nics", dev), set("system", dev), set("open", dev), set("bare4", dev), set("bare6", dev),
-		set("odd-ports", dev), set("unmanaged", dev), set(hereSet, mac),
+		set("odd-ports", dev), set("unmanaged", dev), set("here", mac),
+		set("here4", ip4), set("here6", ip6), ranges("here4-prefix", ip4), ranges("here6-prefix", ip6),
 		set("own-mac", dev, mac), set("macs", dev, mac),
 		set("src4", dev, mac, ip4), set("src6", dev, mac, ip6), set("link-local6", dev, mac, ip6),
 		ranges("src4-prefix", dev, mac, ip4), ranges("src6-prefix", dev, mac, ip6),

@@ -119,13 +119,17 @@ func guardChain(device string) string { return "link-local/" + device }
 func linkLocalGuard(devices []string, countOnly bool) *nft.Table {
 	t := nft.NewTable(netdevTable.Family, netdevTable.Name)
 	t.AddSet(newCounterSet(counterSet(core.Egress, core.ReasonLinkLocal)))
-	reserved := masked(etherDst, []byte{0xff, 0xff, 0xff, 0xff, 0xff, 0xf0}, expr.CmpOpEq, []byte{0x01, 0x80, 0xc2, 0, 0, 0})
-	rules := []nft.Rule{rule(reserved, count(core.Egress, core.ReasonLinkLocal))}
-	if !countOnly {
-		rules = append(rules, rule(reserved, drop()))
+	// Nearly all frames are for others, as their first four bytes say.
+	reserved := []nft.Rule{
+		rule(masked(etherDst, []byte{0xff, 0xff, 0xff, 0xff, 0xff, 0xf0}, expr.CmpOpNeq, []byte{0x01, 0x80, 0xc2, 0, 0, 0}), accept()),
+		rule(count(core.Egress, core.ReasonLinkLocal)),
 	}
+	if !countOnly {
+		reserved = append(reserved, rule(drop()))
+	}
+	t.AddChain(&nft.Chain{Name: "reserved", Rules: reserved})
 	for _, d := range devices {
-		t.AddChain(&nft.Chain{Name: guardChain(d), Rules: rules,
+		t.AddChain(&nft.Chain{Name: guardChain(d), Rules: []nft.Rule{rule(equal(etherDst4, []byte{0x01, 0x80, 0xc2, 0}), goTo("reserved"))},
 			Base: &nft.Base{Type: nft.TypeFilter, Hook: nft.NetDevIngress, Priority: 0, Policy: nft.Accept, Devices: []string{d}}})
 	}
 	return t

@@ -17,7 +17,7 @@ import (
 // for the network and for mounts. What they make in /run and of links is nowhere
 // else, and goes with the process.
 func TestMain(m *testing.M) {
-	if os.Getenv("RINGWALL_NETNS_CHILD") == "" {
+	if os.Getenv("NETNS_TEST_CHILD") == "" {
 		os.Exit(alone())
 	}
 	if err := unix.Mount("tmpfs", "/run", "tmpfs", 0, ""); err != nil {
@@ -29,7 +29,7 @@ func TestMain(m *testing.M) {
 
 func alone() int {
 	cmd := exec.Command("/proc/self/exe", os.Args[1:]...)
-	cmd.Env = append(os.Environ(), "RINGWALL_NETNS_CHILD=1")
+	cmd.Env = append(os.Environ(), "NETNS_TEST_CHILD=1")
 	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
 	cmd.SysProcAttr = &syscall.SysProcAttr{
 		Unshareflags: syscall.CLONE_NEWNS | syscall.CLONE_NEWNET, // makes / private, too

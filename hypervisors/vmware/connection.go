@@ -162,16 +162,24 @@ func (r *relogin) RoundTrip(ctx context.Context, req, res soap.HasFault) error {
 	if _, ok := fault.As(err, &ended); err == nil || !ok {
 		return err
 	}
-	c.mu.Lock()
-	if c.logins == logins { // else another call has logged in meanwhile
-		if failed := c.login(ctx, c.client); failed != nil {
-			c.mu.Unlock()
-			return failed
-		}
+	if failed := c.again(ctx, logins); failed != nil {
+		return failed
 	}
-	c.mu.Unlock()
 	reflect.ValueOf(res).Elem().SetZero() // decoding would leave the old fault in it
 	return c.direct.RoundTrip(ctx, req, res)
+}
+
+// again logs in, unless another call has since the given number of logins.
+func (c *connection) again(ctx context.Context, logins uint64) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	switch {
+	case c.client == nil:
+		return fmt.Errorf("the connection to vCenter was closed: %w", core.ErrNotReady)
+	case c.logins != logins:
+		return nil
+	}
+	return c.login(ctx, c.client)
 }
 
 // close ends the session; vCenter keeps only so many.

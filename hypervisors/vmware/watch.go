@@ -4,8 +4,10 @@ import (
 	"context"
 	"log/slog"
 	"math/rand/v2"
+	"slices"
 	"time"
 
+	"github.com/vmware/govmomi/fault"
 	"github.com/vmware/govmomi/property"
 	"github.com/vmware/govmomi/view"
 	"github.com/vmware/govmomi/vim25"
@@ -73,53 +75,78 @@ func (w *watcher) run(ctx context.Context) error {
 		return err
 	}
 	return follow(ctx, client, w.place, machineProperties, func(u changes) error {
+		machines, err := w.machines(ctx, client, u.vms)
+		if err != nil {
+			return err
+		}
+		if u.first {
+			// Before the Resync: a VM that stops behind the List that follows must be
+			// known, or nobody would say that it has stopped.
+			for _, m := range machines {
+				w.note(m)
+			}
+		}
 		if u.network { // any NIC may be elsewhere now
 			if w.survey, err = w.Adapter.survey(ctx, client); err != nil {
 				return err
 			}
-			if !w.send(ctx, core.VMEvent{Kind: core.VMResync}) {
-				return ctx.Err()
-			}
+			w.send(ctx, core.VMEvent{Kind: core.VMResync})
 			w.synced = true
 		}
 		for _, ref := range u.gone {
 			w.stopped(ctx, ref)
 		}
-		if len(u.vms) == 0 {
-			return nil
+		if !u.first {
+			for _, m := range machines {
+				w.tell(ctx, m)
+			}
 		}
-		return w.look(ctx, client, u.vms, u.first)
+		return ctx.Err()
 	})
 }
 
-// look reads VMs and says what has become of them. At first they are only
-// noted: a List follows the Resync.
-func (w *watcher) look(ctx context.Context, c *vim25.Client, refs []types.ManagedObjectReference, first bool) error {
+// machines reads VMs. One that has gone meanwhile is left out: vCenter is about
+// to tell.
+func (w *watcher) machines(ctx context.Context, c *vim25.Client, refs []types.ManagedObjectReference) (out []*machine, err error) {
+	if len(refs) == 0 {
+		return nil, nil
+	}
 	var vms []mo.VirtualMachine
 	if err := property.DefaultCollector(c).Retrieve(ctx, refs, machineProperties, &vms); err != nil {
-		return explain("reading VMs", err)
+		var gone *types.ManagedObjectNotFound
+		if _, ok := fault.As(err, &gone); ok && slices.Contains(refs, gone.Obj) {
+			return w.machines(ctx, c, slices.DeleteFunc(slices.Clone(refs), func(r types.ManagedObjectReference) bool { return r == gone.Obj }))
+		}
+		return nil, explain("reading VMs", err)
 	}
 	for _, vm := range vms {
-		m := readMachine(vm)
-		if m == nil {
-			continue
-		}
-		if !m.running {
-			w.stopped(ctx, vm.Self)
-			continue
-		}
-		_, before := w.known[vm.Self]
-		w.known[vm.Self] = core.VM{Key: m.key, Name: m.name}
-		e := core.VMEvent{Kind: core.VMStarted}
-		if before {
-			e.Kind = core.VMChanged
-		}
-		if !first {
-			e.Instance = w.instance(w.survey, m)
-			w.send(ctx, e)
+		if m := readMachine(vm); m != nil {
+			out = append(out, m)
 		}
 	}
-	return ctx.Err()
+	return out, nil
+}
+
+// note remembers a VM that runs, and says whether it was known.
+func (w *watcher) note(m *machine) (before bool) {
+	_, before = w.known[m.ref]
+	if m.running {
+		w.known[m.ref] = core.VM{Key: m.key, Name: m.name}
+	}
+	return before
+}
+
+// tell says what has become of a VM.
+func (w *watcher) tell(ctx context.Context, m *machine) {
+	if !m.running {
+		w.stopped(ctx, m.ref)
+		return
+	}
+	e := core.VMEvent{Kind: core.VMStarted, Instance: w.instance(w.survey, m)}
+	if w.note(m) {
+		e.Kind = core.VMChanged
+	}
+	w.send(ctx, e)
 }
 
 func (w *watcher) stopped(ctx context.Context, ref types.ManagedObjectReference) {
@@ -129,12 +156,10 @@ func (w *watcher) stopped(ctx context.Context, ref types.ManagedObjectReference)
 	}
 }
 
-func (w *watcher) send(ctx context.Context, e core.VMEvent) bool {
+func (w *watcher) send(ctx context.Context, e core.VMEvent) {
 	select {
 	case w.out <- e:
-		return true
 	case <-ctx.Done():
-		return false
 	}
 }
 

@@ -111,6 +111,9 @@ func (a *Agent) Start() {
 			}
 		}()
 		if !a.o.Standalone {
+			if a.cloudstack != nil {
+				a.background.Go(func() { a.cloudstack.Run(ctx) })
+			}
 			a.background.Go(func() { a.succeed(ctx) })
 		}
 	})

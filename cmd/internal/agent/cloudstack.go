@@ -5,12 +5,14 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"os"
 	"time"
 
 	"github.com/ringwall/ringwall/core"
 	"github.com/ringwall/ringwall/core/config"
 	"github.com/ringwall/ringwall/core/engine"
 	"github.com/ringwall/ringwall/core/source/cloudstack"
+	"github.com/ringwall/ringwall/core/source/cloudstack/stock"
 	"github.com/ringwall/ringwall/core/state"
 )
 
@@ -33,8 +35,14 @@ func (a *Agent) openCloudStack() {
 	if !c.Enabled {
 		return
 	}
+	// The iptables driver's own chains may have the stock script's names.
+	var there cloudstack.Stock
+	if a.config.Backend.Driver != "iptables" {
+		there = stock.Host{}
+	}
 	a.cloudstack = cloudstack.New(cloudstack.Options{
 		Engine:   a.engine,
+		Stock:    there,
 		Settings: cloudstack.Settings{AllowBeforeRules: c.BeforeRules == config.BeforeAllow, Files: c.Files},
 		Logger:   a.log,
 	})
@@ -51,7 +59,8 @@ func (a *Agent) CloudStack(ctx context.Context, c cloudstack.Call) (cloudstack.A
 			return cloudstack.Answer{}, err
 		}
 		a.startStandalone()
-	case c.Command == cloudstack.RuleLogs, c.Command == cloudstack.CleanupRules, c.Command == cloudstack.VerifyRules:
+	case c.Command == cloudstack.RuleLogs, c.Command == cloudstack.CleanupRules, c.Command == cloudstack.VerifyRules,
+		c.Command == cloudstack.Adopt, c.Command == cloudstack.Release:
 		if err := a.ready(ctx); err != nil {
 			return cloudstack.Answer{}, err
 		}
@@ -67,6 +76,10 @@ func (a *Agent) startStandalone() {
 	}
 }
 
+// foreignRules is the check that finds other rules about VM ports: while VMs are
+// adopted, those of the stock script.
+const foreignRules = "vm-port-rules"
+
 // canEnforce asks the backend whether it ever can, here. What may pass by
 // itself is no hindrance, and the hypervisor is not asked: CloudStack's agent
 // asks once, at its start.
@@ -80,7 +93,7 @@ func (a *Agent) canEnforce(ctx context.Context) error {
 	}
 	var errs []error
 	for _, c := range checks {
-		if c.Status == core.StatusError {
+		if c.Status == core.StatusError && !(a.cloudstack.Adopting() && c.Name == foreignRules) {
 			errs = append(errs, fmt.Errorf("%s: %s (%s); %s: %w", c.Name, c.Summary, c.Evidence, c.Fix, core.ErrUnsupported))
 		}
 	}
@@ -104,4 +117,17 @@ func bootOptions(ctx context.Context, c *config.Loaded, log *slog.Logger) core.O
 	}
 	defer s.Close()
 	return cloudstack.Derive(o, s.Snapshot())
+}
+
+// scriptChecks says whether CloudStack's agent finds Ringwall where it looks for
+// its script: an upgrade of its package may put the script back.
+func scriptChecks(c config.CloudStack) []core.Check {
+	if !c.Enabled {
+		return nil
+	}
+	if to, err := os.Readlink(c.Script); err != nil || to != c.Command {
+		return []core.Check{{Name: "cloudstack-script", Status: core.StatusError, Summary: "CloudStack's agent does not call Ringwall",
+			Evidence: fmt.Sprintf("%s is no link to %s", c.Script, c.Command), Fix: "ringwall install cloudstack"}}
+	}
+	return []core.Check{{Name: "cloudstack-script", Summary: "CloudStack's agent calls Ringwall", Evidence: c.Script}}
 }

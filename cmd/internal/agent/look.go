@@ -273,7 +273,7 @@ func (a *Agent) Doctor(ctx context.Context, _ api.Empty) ([]api.Check, error) {
 			out = append(out, api.Check{Part: part, Name: k.Name, Status: k.Status.String(), Summary: k.Summary, Evidence: k.Evidence, Fix: k.Fix})
 		}
 	}
-	add("config", configChecks(c), nil)
+	add("config", append(configChecks(c), scriptChecks(c.CloudStack)...), nil)
 	checks, err := backend.value.Preflight(ctx)
 	add("backend "+backend.name, checks, err)
 	if adapter.opened {
@@ -288,7 +288,10 @@ func (a *Agent) Doctor(ctx context.Context, _ api.Empty) ([]api.Check, error) {
 
 func configChecks(c *config.Loaded) []core.Check {
 	out := []core.Check{{Name: "bridges", Summary: "under management: " + joined(c.Bridges)}}
-	if len(c.Bridges) == 0 {
+	if c.CloudStack.Enabled {
+		out[0].Summary += " and what CloudStack names"
+	}
+	if len(c.Bridges) == 0 && !c.CloudStack.Enabled {
 		out[0] = core.Check{Name: "bridges", Status: core.StatusError, Summary: "no bridge is under management, so nothing is enforced",
 			Evidence: "bridges: [] for host " + c.Host + " in " + c.Path, Fix: "name the bridges of VMs in " + c.Path + ", as in bridges: [\"cloudbr*\"], then ringwall config reload"}
 	}

@@ -63,7 +63,11 @@ func (s *State) save(dir string) error {
 	if err != nil {
 		return err
 	}
-	return os.WriteFile(filepath.Join(dir, "state.json"), b, 0o600)
+	temp := filepath.Join(dir, "state.new") // in one step: tests read beside it
+	if err := os.WriteFile(temp, b, 0o600); err != nil {
+		return err
+	}
+	return os.Rename(temp, filepath.Join(dir, "state.json"))
 }
 
 // Allows says whether a new connection between a VM and a peer passes the VM's

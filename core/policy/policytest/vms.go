@@ -80,6 +80,7 @@ func (s Shape) nic(t *rapid.T, bridge, place int, groups []string) core.NIC {
 	if len(nic.Groups) == 0 && rapid.Bool().Draw(t, "a group after all") {
 		nic.Groups = groups[:1:1]
 	}
-	nic.SpoofingAllowed = s.can(core.FeatureNoAntiSpoof) && rapid.IntRange(0, 7).Draw(t, "spoofing") == 0
+	// Who may speak with any address speaks in both families.
+	nic.SpoofingAllowed = s.can(core.FeatureNoAntiSpoof) && s.can(core.FeatureIPv4) && s.can(core.FeatureIPv6) && rapid.IntRange(0, 7).Draw(t, "spoofing") == 0
 	return nic
 }

@@ -81,6 +81,16 @@ func (f files) put(path, text string) error {
 	return nil
 }
 
+// read gives the log of a VM.
+func (f files) read(vm string) (RuleLog, error) {
+	b, err := os.ReadFile(f.path(vm, ".log"))
+	if err != nil {
+		return RuleLog{}, err
+	}
+	line, _, _ := strings.Cut(string(b), "\n")
+	return ParseRuleLog(line)
+}
+
 func (f files) remove(vm string) error {
 	if f.dir == "" {
 		return nil

@@ -72,7 +72,7 @@ func (s *Source) ruleLogs() (Answer, error) {
 			}
 		}
 		lines = append(lines, l.String())
-		if known && !r.Leaving {
+		if known && !r.Leaving && !s.released() {
 			if err := s.files.correct(vm, l); err != nil {
 				a.Warnings = append(a.Warnings, err.Error())
 			}
@@ -84,7 +84,7 @@ func (s *Source) ruleLogs() (Answer, error) {
 
 // written puts down what is in force of a VM. The answer stands without it.
 func (s *Source) written(vm string) Answer {
-	r, ok := records(s.engine.Snapshot())[vm]
+	r, ok := s.record(vm)
 	if !ok {
 		return Answer{}
 	}
@@ -117,7 +117,7 @@ func (s *Source) verify(c Call) (Answer, error) {
 	fail := func(exit int, format string, args ...any) (Answer, error) {
 		return Answer{Exit: exit, Text: fmt.Sprintf(format, args...)}, nil
 	}
-	r, ok := records(s.engine.Snapshot())[c.VM]
+	r, ok := s.record(c.VM)
 	if !ok {
 		return fail(verifyInput, "vm %s is not known", c.VM)
 	}

@@ -59,6 +59,8 @@ type nic struct {
 	IP        netip.Addr     `json:"ip,omitzero"`
 	IP6       netip.Addr     `json:"ip6,omitzero"`
 	Secondary []netip.Prefix `json:"secondary,omitempty"`
+	// Found at adoption; no call has named it yet.
+	Found bool `json:"found,omitempty"`
 	// Bridge and Device are what counts where no adapter answers.
 	Bridge string `json:"bridge,omitempty"`
 	Device string `json:"device,omitempty"`
@@ -90,6 +92,12 @@ func records(s *state.Snapshot) map[string]record {
 		}
 	}
 	return out
+}
+
+// record finds what is remembered of one VM.
+func (s *Source) record(vm string) (r record, ok bool) {
+	text, ok := s.engine.Snapshot().Values[state.ValueKey{Source: source, Key: vmKey + vm}]
+	return r, ok && json.Unmarshal(text, &r) == nil
 }
 
 // save writes a record and the VM that follows from it. The VM's group must be
@@ -171,7 +179,7 @@ func (r *record) upsert(c Call) {
 		r.NICs = append(r.NICs, nic{MAC: c.MAC})
 		n = &r.NICs[len(r.NICs)-1]
 	}
-	n.IP, n.IP6, n.Bridge = c.IP, c.IP6, c.Bridge
+	n.IP, n.IP6, n.Bridge, n.Found = c.IP, c.IP6, c.Bridge, false
 	if c.Device != "" {
 		n.Device = c.Device
 	}

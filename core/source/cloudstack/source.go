@@ -135,9 +135,11 @@ func (s *Source) defaultRules(ctx context.Context, c Call) (Answer, error) {
 			if err := forget(tx, c.VM); err != nil {
 				return err
 			}
-			r, known = record{Stock: r.Stock}, false
+			r, known = record{}, false
 		}
+		tx.DeleteValue(source, releasedKey)
 		if !known {
+			_, r.Stock = tx.Value(source, stockKey)
 			if err := putRules(tx, c.VM, s.before()); err != nil {
 				return err
 			}
@@ -255,7 +257,7 @@ var errElsewhere = fmt.Errorf("it does not run here: %w", core.ErrNotReady)
 // not safely programmed. Those that are not plugged in any more do not count
 // when others are.
 func (s *Source) programmed(res engine.Result, vm string, mac core.MAC) error {
-	r := records(s.engine.Snapshot())[vm]
+	r, _ := s.record(vm)
 	var errs []error
 	here := 0
 	for _, n := range res.NICs {
@@ -296,7 +298,8 @@ func (s *Source) addRules(ctx context.Context, c Call) (Answer, error) {
 		if refused = r.refuses(c.Sequence, s.now()); refused {
 			return save(tx, c.VM, r)
 		}
-		r.Numbered, r.Announced, r.Leaving, r.Adopted, r.Refused = true, true, false, false, nil
+		r.Numbered, r.Announced, r.Leaving, r.Refused = true, true, false, nil
+		r.takeOver()
 		r.Signature, r.Sequence, r.Domain = c.Signature, c.Sequence, domain
 		r.VMID, r.IP = c.VMID, ""
 		if c.IP.IsValid() {
@@ -396,7 +399,7 @@ func (s *Source) destroy(ctx context.Context, c Call) (Answer, error) {
 			if len(r.NICs) == 0 {
 				return forget(tx, c.VM)
 			}
-		case s.here(c.VM):
+		case s.here(c.VM): // its rules stay, ours or the stock script's
 			r.Leaving, r.Announced, r.Numbered, r.Refused = true, false, false, nil
 		default:
 			return forget(tx, c.VM)
@@ -407,10 +410,9 @@ func (s *Source) destroy(ctx context.Context, c Call) (Answer, error) {
 		return Answer{}, err
 	}
 	if !one {
-		s.removeStock(ctx, c.VM)
 		return s.gone(c.VM), nil
 	}
-	if _, left := records(s.engine.Snapshot())[c.VM]; !left {
+	if _, left := s.record(c.VM); !left {
 		return s.gone(c.VM), nil
 	}
 	return Answer{}, nil
@@ -503,9 +505,9 @@ func (s *Source) cleanup(ctx context.Context) (Answer, error) {
 	if err != nil {
 		return Answer{}, err
 	}
+	s.tidyStock(ctx, gone)
 	var a Answer
 	for _, vm := range gone {
-		s.removeStock(ctx, vm)
 		a.Warnings = append(a.Warnings, s.gone(vm).Warnings...)
 	}
 	if len(gone) > 0 {
@@ -522,7 +524,7 @@ func (s *Source) Gone(tx *state.Tx, vms []state.VM) error {
 		if v.Source != source {
 			continue
 		}
-		if err := forget(tx, v.Name); err != nil {
+		if err := errors.Join(s.leaveStock(tx, v.Name), forget(tx, v.Name)); err != nil {
 			errs = append(errs, err)
 			continue
 		}

@@ -31,7 +31,7 @@ func Resolve(path string) (string, error) {
 		next := filepath.Join(at, rest[0])
 		fi, err := os.Lstat(next)
 		if err != nil {
-			return "", fmt.Errorf("plugin program: %w: %w", err, core.ErrNotFound)
+			return "", fmt.Errorf("plugin program %s: %w: %w", path, err, core.ErrNotFound)
 		}
 		if err := safeDirectory(at, len(rest) == 1); err != nil {
 			return "", err

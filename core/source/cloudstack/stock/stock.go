@@ -150,8 +150,13 @@ func plan(saved, vm string, devices []string) (script string, left bool) {
 			}
 		}
 	}
+	stale := func(r rule) bool { // of a VM that had the device before
+		return strings.HasPrefix(r.chain, "BF-") && r.target != "ACCEPT" && slices.ContainsFunc(devices, func(d string) bool {
+			return strings.Contains(r.text+" ", " --physdev-in "+d+" ") || strings.Contains(r.text+" ", " --physdev-out "+d+" ")
+		})
+	}
 	dead := func(r rule) bool {
-		return gone[r.target] || gone[r.chain] || r.chain == "FORWARD" && slices.ContainsFunc(bridges, func(br string) bool {
+		return stale(r) || gone[r.target] || gone[r.chain] || r.chain == "FORWARD" && slices.ContainsFunc(bridges, func(br string) bool {
 			return gone["BF-"+br] && (r.text == "FORWARD -o "+br+" -j DROP" || r.text == "FORWARD -i "+br+" -j DROP")
 		})
 	}

@@ -69,6 +69,13 @@ func canonicalValue(option, v string) string {
 		states := strings.Split(v, ",")
 		slices.Sort(states)
 		return strings.Join(states, ",")
+	case "--among-dst", "--among-src":
+		macs := strings.Split(v, ",")
+		for i, m := range macs {
+			macs[i] = canonicalAtom(m)
+		}
+		slices.Sort(macs)
+		return strings.Join(slices.DeleteFunc(macs, func(m string) bool { return m == "" }), ",")
 	}
 	switch v {
 	case "Broadcast":

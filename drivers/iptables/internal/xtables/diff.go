@@ -11,8 +11,15 @@ import (
 type Script struct {
 	Family Family
 	lines  []line
-	// Chains counts those that are written or removed.
-	Chains int
+	// Changed are the chains that are written or removed, and so lose their
+	// counters.
+	Changed []ChainID
+}
+
+// ChainID names a chain.
+type ChainID struct {
+	Table TableID
+	Chain string
 }
 
 // line is one line with what it is about, for errors.
@@ -120,7 +127,9 @@ func (d *tableDiff) run(have, want *Table, read map[string][]Rule) {
 	if len(d.body) == 0 {
 		return
 	}
-	d.script.Chains += len(changed) + len(gone)
+	for _, name := range slices.Concat(changed, gone) {
+		d.script.Changed = append(d.script.Changed, ChainID{d.id, name})
+	}
 	d.script.lines = append(d.script.lines, line{text: "*" + d.id.Name, table: d.id})
 	d.script.lines = append(d.script.lines, d.body...)
 	d.script.lines = append(d.script.lines, line{text: "COMMIT", table: d.id})

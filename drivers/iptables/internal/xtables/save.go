@@ -9,6 +9,9 @@ import (
 // Counted is a rule's counters.
 type Counted struct{ Packets, Bytes uint64 }
 
+// Plus adds two.
+func (c Counted) Plus(o Counted) Counted { return Counted{c.Packets + o.Packets, c.Bytes + o.Bytes} }
+
 // Counts are the counters of what was read, by table, chain and place.
 type Counts map[TableID]map[string][]Counted
 

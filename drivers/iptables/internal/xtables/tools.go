@@ -52,27 +52,40 @@ func (e *ExitError) Unwrap() error { return e.Err }
 // descriptor.
 type InNamespace struct{ FD int }
 
-// Run starts the process on a thread of its own in the namespace: a child
-// inherits the namespace of the thread that forks.
+// Run starts the process on a thread in the namespace: a child inherits that of
+// the thread that forks.
 func (n InNamespace) Run(ctx context.Context, c Command) (string, error) {
 	var stdout, stderr bytes.Buffer
 	cmd := exec.CommandContext(ctx, c.Argv[0], c.Argv[1:]...)
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = strings.NewReader(c.Stdin), &stdout, &stderr
+	if err := n.Do(cmd.Run); err != nil {
+		return "", &ExitError{c.Argv, stderr.String(), err}
+	}
+	return stdout.String(), nil
+}
+
+// Do runs f on a thread of its own in the namespace.
+func (n InNamespace) Do(f func() error) error {
 	done := make(chan error)
 	go func() {
-		runtime.LockOSThread() // and never unlock: the thread ends with the goroutine
+		runtime.LockOSThread()
+		if unix.Gettid() == unix.Getpid() {
+			// The main thread cannot end, and /proc/self shows its namespace.
+			err := n.Do(f)
+			runtime.UnlockOSThread()
+			done <- err
+			return
+		}
+		// Never unlocked: the thread ends with the goroutine.
 		if !n.here() {
 			if err := unix.Setns(n.FD, unix.CLONE_NEWNET); err != nil {
 				done <- fmt.Errorf("enter the network namespace: %w", err)
 				return
 			}
 		}
-		done <- cmd.Run()
+		done <- f()
 	}()
-	if err := <-done; err != nil {
-		return "", &ExitError{c.Argv, stderr.String(), err}
-	}
-	return stdout.String(), nil
+	return <-done
 }
 
 // here says whether the calling thread is in the namespace already: setns(2)
