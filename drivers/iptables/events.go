@@ -64,11 +64,17 @@ func (b *Backend) generationNow(ctx context.Context) uint32 {
 		return 0
 	}
 	defer c.Close()
-	all, err := nl.Collect(ctx, c, nl.Request{Type: getGeneration, Body: nl.Buffer{unix.AF_UNSPEC, unix.NFNETLINK_V0, 0, 0}}, parseGeneration)
-	if err != nil || len(all) == 0 {
+	var last generation
+	request := nl.Request{Type: getGeneration, Body: nl.Buffer{unix.AF_UNSPEC, unix.NFNETLINK_V0, 0, 0}}
+	err = c.Get(ctx, request, func(m nl.Message) {
+		if g, ok := parseGeneration(m); ok {
+			last = g
+		}
+	})
+	if err != nil {
 		return 0
 	}
-	return all[0].id
+	return last.id
 }
 
 // Events reports foreign changes of our rules and of the bridges' switches.

@@ -5,6 +5,7 @@ package registry
 import (
 	"github.com/ringwall/ringwall/cmd/internal/agent"
 	"github.com/ringwall/ringwall/core"
+	"github.com/ringwall/ringwall/drivers/iptables"
 	"github.com/ringwall/ringwall/drivers/nftables"
 	"github.com/ringwall/ringwall/hypervisors/kvm"
 	"github.com/ringwall/ringwall/hypervisors/kvm/hook"
@@ -15,7 +16,7 @@ import (
 // BuiltIn is what this program has.
 func BuiltIn() agent.Registry {
 	return agent.NewRegistry(
-		[]core.BackendDriver{nftables.Driver()},
+		[]core.BackendDriver{nftables.Driver(), iptables.Driver()},
 		[]core.AdapterDriver{kvm.Driver(hook.Installer{}.Check), netns.Driver(), xenserver.Driver()},
 	)
 }

@@ -247,3 +247,28 @@ func Collect[T any](ctx context.Context, c *Conn, r Request, parse func(Message)
 		}
 	}
 }
+
+// Get sends a request that is no dump, and shows its answers until the kernel
+// has acknowledged it.
+func (c *Conn) Get(ctx context.Context, r Request, visit func(Message)) error {
+	r.Flags |= unix.NLM_F_ACK
+	c.seq++
+	if err := c.send(ctx, r.append(nil, c.seq)); err != nil {
+		return err
+	}
+	for {
+		for m, err := range c.Receive(ctx) {
+			if err != nil {
+				return err
+			}
+			if m.Seq != c.seq {
+				continue
+			}
+			over, err := m.done()
+			if over {
+				return err
+			}
+			visit(m)
+		}
+	}
+}

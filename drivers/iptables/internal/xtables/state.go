@@ -86,6 +86,19 @@ func (s State) Ours(m Markers, want State) State {
 				mine.Chains[name] = c
 			}
 		}
+		// Parts of a chain of ours bear its name, and no marker: packets would pay.
+		for name, c := range t.Chains {
+			for part := name; ; {
+				i := strings.LastIndexByte(part, '-')
+				if i < 0 {
+					break
+				}
+				if part = part[:i]; mine.Chains[part].Rules != nil {
+					mine.Chains[name] = c
+					break
+				}
+			}
+		}
 		for base, rules := range t.Base {
 			mine.Base[base] = slices.DeleteFunc(slices.Clone(rules), func(r Rule) bool {
 				_, ok := mine.Chains[r.Target()]
