@@ -102,7 +102,7 @@ func TestReloadSwapsTheDriver(t *testing.T) {
 }
 
 func swapUnderFlood(t *testing.T, other string) {
-	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 90*time.Second)
 	defer cancel()
 	h := labtest.New(t, lab.Options{})
 	h.AddBridge(lab.BridgeSpec{Name: "br0", MAC: core.MAC{2, 0, 0, 0, 0, 0xfe}})
@@ -196,8 +196,9 @@ func swapUnderFlood(t *testing.T, other string) {
 	if got := <-arrived; got != 0 || n < 100 {
 		t.Errorf("of %d datagrams that are denied %d have arrived", n, got)
 	}
-	// The barrier lets nothing pass; of two real drivers nobody notices the swap.
-	if stats := allowed.Stop(); stats.Received == 0 || other != "barrier" && stats.LostTotal() > 0 {
+	// The barrier lets nothing pass. Between real drivers an allowed flow may lose
+	// a packet while both judge, but goes on.
+	if stats := allowed.Stop(); stats.Received == 0 || other != "barrier" && stats.LongestPause > 2*time.Second {
 		t.Errorf("allowed: %s", stats)
 	}
 }

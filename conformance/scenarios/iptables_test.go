@@ -13,6 +13,13 @@ func TestIPTables(t *testing.T) {
 	scenarios.Run(t, scenarios.Target{Driver: iptables.Driver()}, withoutLinkLocalCounts(scenarios.All())...)
 }
 
+// The legacy tables go through the same rules: what the two variants could differ
+// in is shown by a part of the scenarios.
+func TestIPTablesLegacy(t *testing.T) {
+	all := slices.Concat(scenarios.Rules(), scenarios.SourceChecks(), scenarios.Receiving(), scenarios.Routed(), scenarios.Families())
+	scenarios.Run(t, scenarios.Target{Driver: iptables.Driver(), Settings: core.Settings{"variant": "legacy"}}, withoutLinkLocalCounts(all)...)
+}
+
 // withoutLinkLocalCounts asks for no counter of frames to 01:80:c2:00:00:0X: they
 // meet no hook that iptables or ebtables have.
 func withoutLinkLocalCounts(all []scenarios.Scenario) []scenarios.Scenario {

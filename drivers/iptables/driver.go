@@ -28,6 +28,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"slices"
 
 	"github.com/ringwall/ringwall/core"
 	"github.com/ringwall/ringwall/drivers/iptables/internal/xtables"
@@ -97,7 +98,7 @@ func parseSettings(s core.Settings) (settings, error) {
 		if !ok {
 			return settings{}, &core.FieldError{Path: path, Value: fmt.Sprint(v), Reason: "must be a string"}
 		}
-		if c := choices[k]; c != nil && !contains(c, str) {
+		if c := choices[k]; c != nil && !slices.Contains(c, str) {
 			return settings{}, &core.FieldError{Path: path, Value: str, Reason: fmt.Sprintf("use one of %v", c)}
 		}
 		text[k] = str
@@ -116,15 +117,6 @@ func parseSettings(s core.Settings) (settings, error) {
 	}
 	m, err := newMarks(mask, flow, owner)
 	return settings{marks: m, layout: kvm{}, variant: text["variant"]}, err
-}
-
-func contains(all []string, s string) bool {
-	for _, v := range all {
-		if v == s {
-			return true
-		}
-	}
-	return false
 }
 
 // Open binds a backend to the network namespace of the calling thread.

@@ -52,6 +52,8 @@ func okChain(slot int) string          { return "rw-ok-" + string(rune('0'+slot)
 // VMs, so that its operators find them.
 type names struct {
 	base string // the VM's name; of further NICs, with a number
+	// plain: the name is the VM's as it is.
+	plain bool
 }
 
 // Limits: 28 bytes for a chain of iptables, 31 for one of ebtables and for a set.
@@ -63,7 +65,7 @@ func (n names) egress() string  { return n.base + "-eg" }
 
 // def is CloudStack's chain of default rules: the name without its last part.
 func (n names) def() string {
-	if i := strings.LastIndexByte(n.base, '-'); i > 0 {
+	if i := strings.LastIndexByte(n.base, '-'); n.plain && i > 0 {
 		return n.base[:i] + "-def"
 	}
 	return n.base + "-def"
@@ -105,8 +107,9 @@ func assignNames(nics []core.NICPolicy) map[core.NICKey]names {
 	ofVM := map[core.VMKey]int{}
 	for _, n := range sorted {
 		ofVM[n.Key.VM]++
-		candidate := names{n.VM}
+		candidate := names{base: n.VM, plain: true}
 		if i := ofVM[n.Key.VM]; i > 1 {
+			candidate.plain = false
 			candidate.base += "." + string(rune('0'+i%10))
 		}
 		if !usable(candidate.base) || slices.ContainsFunc(candidate.all(), func(s string) bool { return taken[s] }) {
@@ -151,7 +154,7 @@ func hashed(n core.NICPolicy) names {
 		}
 		return -1
 	}, n.VM)
-	return names{"vm-" + clean[:min(len(clean), maxBase-13)] + "-" + sum(string(n.Key.VM), n.Key.MAC.String())[:9]}
+	return names{base: "vm-" + clean[:min(len(clean), maxBase-13)] + "-" + sum(string(n.Key.VM), n.Key.MAC.String())[:9]}
 }
 
 // sum is an unambiguous hash of its parts.

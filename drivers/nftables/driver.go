@@ -14,8 +14,8 @@
 //     fingerprint are derived from the ruleset or kept in the kernel.
 //
 // Where what is: word.go what conntrack says, carried in the packet mark;
-// skeleton.go hooks and base chains; labels.go
-// whose a flow is; native.go the other datapath; source.go, egress.go, ingress.go the
+// skeleton.go hooks and base chains; labels.go whose a flow is;
+// native.go the other datapath; source.go, egress.go, ingress.go the
 // verdict tables of docs/semantics.md; nics.go, groups.go, profiles.go what
 // policies turn into; disjoint.go CIDR x port arithmetic; topology.go bridges,
 // zones and ports; render.go, enforced.go from a ruleset to objects;

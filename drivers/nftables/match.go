@@ -50,7 +50,7 @@ var (
 	// The kernel masks and compares four bytes by itself, others in a loop of
 	// another function.
 	etherDst4 = payload(expr.PayloadBaseLLHeader, 0, 4)
-	etherSrc = payload(expr.PayloadBaseLLHeader, 6, 6)
+	etherSrc  = payload(expr.PayloadBaseLLHeader, 6, 6)
 	// etherType is the type as it lies in the frame. `meta protocol` will not
 	// do for a first test: it reads through a VLAN tag.
 	etherType = payload(expr.PayloadBaseLLHeader, 12, 2)

@@ -10,7 +10,9 @@
 //	rules.go   the rule string
 //	call.go    what can be asked
 //	record.go  what is remembered of a VM, and how it becomes state
-//	source.go  calls that change something
+//	source.go  calls for a VM that comes or changes
+//	leave.go   calls for one that goes
+//	stock.go   taking over from the stock script, and giving back
 //	logs.go    what the server asks on every ping
 //	files.go   the files that the stock script keeps, for the day it comes back
 package cloudstack

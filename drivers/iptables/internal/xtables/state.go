@@ -88,7 +88,7 @@ func (s State) Ours(m Markers, want State) State {
 		}
 		// Parts of a chain of ours bear its name, and no marker: packets would pay.
 		for name, c := range t.Chains {
-			for part := name; ; {
+			for part := name; id.Family == Bridge; {
 				i := strings.LastIndexByte(part, '-')
 				if i < 0 {
 					break
