@@ -92,7 +92,7 @@ Frames, besides an EtherType such as 0x88cc:
 	f.IntVar(&icmpType, "icmp-type", 0, "ICMP `type` (default: echo request)")
 	f.IntVar(&icmpCode, "icmp-code", 0, "ICMP `code`")
 	f.StringVar(&x.Frame, "frame", "", "`kind` of frame instead of a packet")
-	f.StringVar(&x.State, "state", "", "what connection tracking says: new (default), established, related, invalid, untracked, revoked")
+	f.StringVar(&x.State, "state", "", "what connection tracking says: new (default), established, related, invalid, untracked, revoked, astray, astray-reply")
 	f.BoolVarP(&x.IPv6, "ipv6", "6", false, "use IPv6 where both families would do")
 	f.StringVar(&src, "src", "", "source `address` in the packet")
 	f.StringVar(&dst, "dst", "", "destination `address` in the packet")

@@ -1,6 +1,7 @@
 package scenarios
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"net/netip"
@@ -12,7 +13,7 @@ import (
 
 // layout is the hardware of a world: it stays when policies change.
 type layout struct {
-	bridges []string // sorted
+	bridges []string // the main one first, the others sorted
 	seats   []seat   // NICs first, uplinks last
 	routed  bool
 }
@@ -24,7 +25,7 @@ type seat struct {
 }
 
 func layoutOf(w World) layout {
-	names := map[string]bool{"br0": true}
+	names := map[string]bool{}
 	for b := range w.Bridges {
 		names[b] = true
 	}
@@ -47,12 +48,15 @@ func layoutOf(w World) layout {
 			i++
 		}
 	}
-	l.bridges = slices.Sorted(maps.Keys(names))
+	delete(names, w.main())
+	l.bridges = append([]string{w.main()}, slices.Sorted(maps.Keys(names))...)
 	for i, bridge := range l.bridges {
 		l.seats = append(l.seats, seat{"uplink:" + bridge, fmt.Sprintf("eth%d", i), bridge, core.MAC{2, 0, 0, 0, 0xfd, byte(i)}})
 	}
 	return l
 }
+
+func (w World) main() string { return cmp.Or(w.Main, "br0") }
 
 // router is the MAC of a bridge.
 func (l layout) router(bridge string) core.MAC { return Router(byte(slices.Index(l.bridges, bridge))) }
@@ -75,7 +79,7 @@ func (m *Model) find(label string) (place, error) {
 	case label == "x" && m.layout.routed:
 		return place{label: label, port: policy.Routed}, nil
 	case label == "uplink":
-		label = "uplink:br0"
+		label = "uplink:" + m.layout.bridges[0]
 	case slices.Contains(m.layout.bridges, label):
 		return place{label: label, port: policy.Host, bridge: label}, nil
 	}
@@ -115,7 +119,8 @@ type site struct {
 
 // neighbours are the MACs that the host knows: its stations answer no ARP.
 func (w World) neighbours() map[site]core.MAC {
-	out := map[site]core.MAC{{"br0", u4}: macU, {"br0", u6}: macU, {"br0", c4}: macC, {"br0", c6}: macC}
+	main := w.main()
+	out := map[site]core.MAC{{main, u4}: macU, {main, u6}: macU, {main, c4}: macC, {main, c6}: macC}
 	for _, vm := range w.VMs {
 		for _, n := range vm.NICs {
 			for _, a := range n.Addresses {

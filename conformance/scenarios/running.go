@@ -94,7 +94,7 @@ func (r *Running) plug() {
 		watched = append(watched, p)
 	}
 	r.watch = labtest.Observe(r.t, watched...)
-	r.ports["uplink"] = r.ports["uplink:br0"]
+	r.ports["uplink"] = r.ports["uplink:"+r.layout.bridges[0]]
 	labtest.Check(r.t, r.introduce())
 }
 

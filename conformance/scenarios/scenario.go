@@ -35,8 +35,10 @@ type World struct {
 	Options core.Options
 	Groups  []core.Group
 	VMs     []core.VM
-	// Bridges by name with the host's own addresses on them. br0 is there
-	// without being named.
+	// Main is the bridge that "uplink" and the outsiders are on; empty = br0. It
+	// is there without being named in Bridges.
+	Main string
+	// Bridges by name with the host's own addresses on them.
 	Bridges map[string][]netip.Prefix
 	// Devices are further ports by bridge. They are what Options say of their
 	// names: closed ports, uplinks, or nobody's business.
@@ -56,7 +58,7 @@ type World struct {
 // Step is a frame to send, or a change.
 type Step struct {
 	Name string
-	// From and To name ports: a device (vnet0), "uplink" (of br0),
+	// From and To name ports: a device (vnet0), "uplink" (of the main bridge),
 	// "uplink:br1", "host" (the host's IP stack), a bridge (br0: the host's own
 	// end of it, for what is not IP), "x". Frames for the host, and those that
 	// it is to route, have the bridge's MAC: see Router.

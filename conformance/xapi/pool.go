@@ -7,7 +7,6 @@ import (
 	"maps"
 	"slices"
 	"sync"
-	"time"
 )
 
 // Options of a pool. The zero value is a pool of XCP-ng 8.2 whose password for
@@ -159,5 +158,3 @@ func (p *Pool) where(class, field string, value any) (out []Ref) {
 	slices.Sort(out)
 	return out
 }
-
-func timestamp(t time.Time) string { return t.UTC().Format("20060102T15:04:05Z") }

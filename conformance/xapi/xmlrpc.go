@@ -136,13 +136,13 @@ func decodeXMLAnswer(b []byte) (any, error) {
 	case "Success":
 		v, ok := answer["Value"]
 		if !ok {
-			return nil, fmt.Errorf("Success without Value")
+			return nil, fmt.Errorf("a success without Value")
 		}
 		return v, nil
 	case "Failure":
 		list, ok := answer["ErrorDescription"].([]any)
 		if !ok || len(list) == 0 {
-			return nil, fmt.Errorf("Failure without ErrorDescription")
+			return nil, fmt.Errorf("a failure without ErrorDescription")
 		}
 		f := Failure{}
 		for _, v := range list {
@@ -150,7 +150,7 @@ func decodeXMLAnswer(b []byte) (any, error) {
 		}
 		return nil, f
 	}
-	return nil, fmt.Errorf("Status %v", answer["Status"])
+	return nil, fmt.Errorf("unknown Status %v", answer["Status"])
 }
 
 func encodeXMLCall(method string, args ...any) string {

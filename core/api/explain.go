@@ -116,7 +116,7 @@ func Explain(rs core.Ruleset, groups []core.Group, x ExplainRequest) (Explanatio
 
 func parseState(s string) (policy.State, error) {
 	names := []string{}
-	for st := policy.StateNew; st <= policy.StateRevoked; st++ {
+	for st := policy.StateNew; st <= policy.StateAstrayReply; st++ {
 		if s == st.String() || s == "" {
 			return st, nil
 		}

@@ -205,7 +205,7 @@ func (p *planner) standsOn(s Segment, id int) ([]entry, error) {
 	if s.Kind == Promiscuous {
 		return []entry{primary}, nil
 	}
-	own := entry{s.VLAN, id, Kind(Isolated)}
+	own := entry{s.VLAN, id, Isolated}
 	if s.Kind == Community {
 		own.Type = Community
 	} else if e, there := p.isolated(s.VLAN); there {

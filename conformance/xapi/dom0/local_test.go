@@ -3,6 +3,7 @@ package dom0_test
 import (
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -25,7 +26,7 @@ const groups = `groups:
 func (d *dom0) ringwall(stdin string, args ...string) {
 	d.t.Helper()
 	cmd := exec.Command(filepath.Join(d.bin, "ringwall"), args...)
-	cmd.Env = append(d.agent.Env, "HOME=/")
+	cmd.Env = append(slices.Clone(d.agent.Env), "HOME=/")
 	cmd.Stdin = strings.NewReader(stdin)
 	if out, err := cmd.CombinedOutput(); err != nil {
 		d.t.Fatalf("ringwall %q: %v\n%s", args, err, out)

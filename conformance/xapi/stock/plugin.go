@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"encoding/xml"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -93,7 +94,8 @@ func Main() int {
 		fmt.Fprintln(os.Stderr, e)
 		return 1
 	}
-	if x, ok := err.(failure); ok {
+	var x failure
+	if errors.As(err, &x) {
 		fmt.Print(answerFailure("XENAPI_PLUGIN_FAILURE", c.function, x.class, x.text))
 		return 0
 	} else if err != nil {
