@@ -29,8 +29,7 @@ const agentEnv = "RINGWALLD_TEST_CONFIG"
 
 func TestMain(m *testing.M) {
 	if path := os.Getenv(agentEnv); path != "" {
-		ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
-		defer stop()
+		ctx, _ := signal.NotifyContext(context.Background(), syscall.SIGTERM)
 		reload := make(chan os.Signal, 1)
 		signal.Notify(reload, syscall.SIGHUP)
 		os.Exit(run(ctx, process{args: []string{"--config", path}, stdout: os.Stdout, stderr: os.Stderr, reload: reload,

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"slices"
+	"time"
 
 	"github.com/ringwall/ringwall/core"
 	"github.com/ringwall/ringwall/core/policy"
@@ -25,6 +26,7 @@ type enforcer struct {
 	writes   uint64 // that succeeded
 	holds    map[unit]hold
 	sweep    sweepNeed
+	again    time.Time // when the flows must be looked at once more; zero = need not be
 }
 
 func newEnforcer(b core.SecurityGroupBackend, timing Timing, log *slog.Logger, stats *Stats) *enforcer {

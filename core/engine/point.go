@@ -72,12 +72,24 @@ func (p *point) run(ctx context.Context) {
 	defer p.retry.Stop()
 	look := time.NewTicker(p.timing.Observe)
 	defer look.Stop()
+	again := time.NewTimer(time.Hour)
+	defer again.Stop()
 	events := p.listen(ctx)
 	defer func() { events.stop() }()
-	for {
+	for armed := false; ; {
+		if !armed && !p.again.IsZero() {
+			armed = true // and not put off by what comes meanwhile
+			again.Reset(time.Until(p.again))
+		}
 		select {
 		case <-ctx.Done():
+			p.lookBeforeLeaving(ctx)
 			return
+		case <-again.C:
+			armed = false
+			if !p.again.IsZero() {
+				p.lookAgain(ctx)
+			}
 		case <-p.wake:
 			p.reconcile(ctx)
 		case <-p.retry.C:

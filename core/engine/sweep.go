@@ -47,7 +47,9 @@ func tightens(d core.Delta) sweepNeed {
 // more, and gives back those that it allows again. A packet that was under way
 // when the ruleset came into force can make a flow tracked afterwards, so what
 // may have tightened is looked at once more after a pause, until there is
-// nothing left.
+// nothing left. Where the first look finds nothing to cut, no traffic is there
+// that the change is about, and the second look does not hold up the answer:
+// again says when it is due.
 func (f *enforcer) sweepFlows(ctx context.Context) error {
 	flows, ok := f.backend.(core.FlowBackend)
 	if f.sweep == sweepNone || !f.known {
@@ -62,7 +64,10 @@ func (f *enforcer) sweepFlows(ctx context.Context) error {
 		if err != nil {
 			return fmt.Errorf("the ruleset is in force, but tracked flows were not revoked: %w", err)
 		}
-		if !found && (pass > 0 || f.sweep == sweepLoosened) {
+		if !found {
+			if pass == 0 && f.sweep == sweepTightened {
+				f.again = time.Now().Add(f.timing.SweepPause)
+			}
 			f.sweep = sweepNone
 			return nil
 		}
@@ -73,6 +78,30 @@ func (f *enforcer) sweepFlows(ctx context.Context) error {
 		}
 	}
 	return fmt.Errorf("the ruleset is in force, but %d looks found flows to revoke each time: %w", maxSweeps, core.ErrNotReady)
+}
+
+// lookAgain is the second look.
+func (p *point) lookAgain(ctx context.Context) {
+	due := p.again
+	p.again = time.Time{}
+	p.sweep = max(p.sweep, sweepLoosened)
+	if err := p.sweepFlows(ctx); err != nil && ctx.Err() == nil {
+		p.log.Error("flows that began while a ruleset came into force were not looked for", "error", err)
+		p.nudge() // which sweeps, too, and reports
+	}
+	if p.again.IsZero() && time.Now().Before(due) {
+		p.again = due // a later change is younger than the pause
+	}
+}
+
+// lookBeforeLeaving does not leave the second look to nobody.
+func (p *point) lookBeforeLeaving(ctx context.Context) {
+	if p.again.IsZero() {
+		return
+	}
+	ctx = context.WithoutCancel(ctx)
+	sleep(ctx, time.Until(p.again))
+	p.lookAgain(ctx)
 }
 
 func (f *enforcer) sweepOnce(ctx context.Context, b core.FlowBackend) (found bool, err error) {

@@ -85,16 +85,48 @@ func TestMembersAddressesAndNICsCutFlows(t *testing.T) {
 func TestLateFlowsAreFound(t *testing.T) {
 	onHost(t, running(1), func(h *host) {
 		h.must(put(tcp("web", 80, 22), record(1, "web")))
+		h.must(put(tcp("web", 80))) // the first look is over
+		h.backend.AddFlow(flow(1, 22))
+		if h.revoked(flow(1, 22)) {
+			t.Fatal("nobody can have seen the flow yet")
+		}
+		rest(10 * time.Millisecond)
+		if !h.revoked(flow(1, 22)) {
+			t.Error("the flow lives on")
+		}
+	})
+}
+
+// Where there is traffic to cut, the answer waits for the second look.
+func TestLateFlowsOfLiveTraffic(t *testing.T) {
+	onHost(t, running(1), func(h *host) {
+		h.must(put(tcp("web", 80, 22), record(1, "web")))
+		h.backend.AddFlow(flow(1, 22))
 		done := make(chan error)
 		go func() {
 			_, err := h.Change(context.Background(), put(tcp("web", 80)))
 			done <- err
 		}()
 		synctest.Wait() // the first look is over
-		h.backend.AddFlow(flow(1, 22))
+		late := flow(1, 22)
+		late.SrcPort++
+		h.backend.AddFlow(late)
 		if err := <-done; err != nil {
 			t.Fatal(err)
 		}
+		if !h.revoked(late) {
+			t.Error("the flow lives on")
+		}
+	})
+}
+
+// An engine that ends at once, as a command's does, has looked again before.
+func TestLateFlowsAtTheEnd(t *testing.T) {
+	onHost(t, running(1), func(h *host) {
+		h.must(put(tcp("web", 80, 22), record(1, "web")))
+		h.must(put(tcp("web", 80)))
+		h.backend.AddFlow(flow(1, 22))
+		h.stop()
 		if !h.revoked(flow(1, 22)) {
 			t.Error("the flow lives on")
 		}

@@ -32,6 +32,7 @@ type Backend struct {
 	enforced *enforced // nil until the first Sync, and when lost says why
 	lost     error     // why what is in force is not known any more
 	counted  counted
+	guards   guards
 	written  uint32 // nftables' generation after our last change
 	events   map[chan core.Event]bool
 }
@@ -112,6 +113,7 @@ func (b *Backend) Sync(ctx context.Context, r core.Ruleset) error {
 	if err != nil {
 		return err
 	}
+	b.guards.ports = nil // look
 	return b.sync(ctx, next)
 }
 
@@ -182,6 +184,9 @@ func (b *Backend) Teardown(ctx context.Context) error {
 	}
 	if err := b.sets.Destroy(ctx, have.owned()); err != nil {
 		return fmt.Errorf("remove the sets: %w", err)
+	}
+	if err := b.removeGuards(); err != nil {
+		return err
 	}
 	b.enforced, b.lost = nil, nil
 	return nil

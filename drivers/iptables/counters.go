@@ -67,7 +67,7 @@ func (b *Backend) sums(ctx context.Context, e *enforced) (map[tally]xtables.Coun
 			sums[t] = sums[t].Plus(n)
 		}
 	}
-	return sums, nil
+	return sums, b.countGuards(sums)
 }
 
 // labelledCounts gives the counters of labelled rules, when the chain is as it

@@ -68,7 +68,7 @@ func (driver) Info() core.Info {
 			core.FeatureIPv4, core.FeatureIPv6, core.FeatureEgress, core.FeaturePorts, core.FeatureICMP, core.FeatureProtocols,
 			core.FeatureRemoteGroups, core.FeatureAntiSpoof, core.FeatureNoAntiSpoof, core.FeaturePairs, core.FeatureMultiNIC,
 			core.FeatureSystemVM, core.FeatureMulticast, core.FeatureCountOnly, core.FeatureFailClosed, core.FeatureFlows,
-			core.FeatureCounters, core.FeatureEvents,
+			core.FeatureFlowEnds, core.FeatureCounters, core.FeatureEvents,
 		},
 	}
 }

@@ -34,6 +34,7 @@ func (b *Backend) followTopology(ctx context.Context) error {
 		return err
 	}
 	if topo.equal(b.enforced.topo) {
+		b.guardPorts(ctx) // a device may have been made anew under its name
 		return nil
 	}
 	next, err := b.render(b.enforced.ruleset, b.enforced.fingerprint)

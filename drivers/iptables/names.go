@@ -56,9 +56,10 @@ type names struct {
 	plain bool
 }
 
-// Limits: 28 bytes for a chain of iptables, 31 for one of ebtables and for a set.
-// The longest names made of a base are base-out-ips and rw-base-o.
-const maxBase = 22
+// Limits: 28 bytes for a chain of iptables and of ebtables-nft (1.8.9 refuses
+// more; ebtables-legacy takes 31), 31 for a set. The longest names made of a base
+// are base-out-type and rw-base-o.
+const maxBase = 19
 
 func (n names) ingress() string { return n.base }
 func (n names) egress() string  { return n.base + "-eg" }

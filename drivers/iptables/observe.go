@@ -52,7 +52,9 @@ func (b *Backend) observe(ctx context.Context) (core.Observation, error) {
 				Difference: "netfilter is switched off for it (nf_call_iptables, nf_call_ip6tables or nf_call_arptables is 0)"})
 		}
 	}
-	return o, nil
+	guard, err := b.guardDrift(now)
+	o.Drift = append(o.Drift, guard...)
+	return o, err
 }
 
 func setDrift(have, want ipset.Sets) []core.Drift {

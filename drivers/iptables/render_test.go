@@ -108,6 +108,9 @@ func TestNames(t *testing.T) {
 		if len(n.base) > maxBase {
 			t.Errorf("%s is too long", n.base)
 		}
+		if frame := n.frame(partOutType); len(frame) > 28 {
+			t.Errorf("%s is longer than ebtables-nft takes", frame)
+		}
 		for _, name := range n.all() {
 			if other, ok := taken[name]; ok {
 				t.Errorf("%s is %s's and %s's", name, k, other)

@@ -91,6 +91,7 @@ func (b *Backend) write(ctx context.Context, c change) error {
 	if err == nil {
 		b.enforced, b.lost = c.want, nil
 		b.counted.forget(c.want)
+		b.guardPorts(ctx)
 		return nil
 	}
 	err = blame(err)

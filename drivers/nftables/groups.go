@@ -4,8 +4,6 @@ import (
 	"net/netip"
 	"slices"
 
-	"github.com/google/nftables/expr"
-
 	"github.com/ringwall/ringwall/core"
 	"github.com/ringwall/ringwall/drivers/nftables/internal/nft"
 )
@@ -167,7 +165,7 @@ func (g groupSide) remote(peer string, entries []core.Entry) []nft.Rule {
 			for _, sp := range spans[p] {
 				s.Add(nft.Value{}, nft.U16Range(sp.First, sp.Last))
 			}
-			rules = append(rules, rule(isL4(p), []expr.Any(in(s.Name, selector)), member, accept()))
+			rules = append(rules, rule(isL4(p), in(s.Name, selector), member, accept()))
 		}
 	}
 	return rules

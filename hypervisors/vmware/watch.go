@@ -11,6 +11,7 @@ import (
 	"github.com/vmware/govmomi/property"
 	"github.com/vmware/govmomi/view"
 	"github.com/vmware/govmomi/vim25"
+	"github.com/vmware/govmomi/vim25/methods"
 	"github.com/vmware/govmomi/vim25/mo"
 	"github.com/vmware/govmomi/vim25/types"
 
@@ -208,7 +209,7 @@ func follow(ctx context.Context, c *vim25.Client, p place, properties []string, 
 	for first := true; ; first = false {
 		u := changes{first: first, network: first}
 		for more := true; more; {
-			set, err := updates(ctx, collector, version)
+			set, err := updates(ctx, c, collector, version)
 			if err != nil {
 				return explain("watching", err)
 			}
@@ -236,9 +237,13 @@ func follow(ctx context.Context, c *vim25.Client, p place, properties []string, 
 }
 
 // updates waits for changes. nil: there were none.
-func updates(ctx context.Context, c *property.Collector, version string) (*types.UpdateSet, error) {
+func updates(ctx context.Context, c *vim25.Client, from *property.Collector, version string) (*types.UpdateSet, error) {
 	ctx, cancel := context.WithTimeout(ctx, holdSeconds*time.Second+patience)
 	defer cancel()
 	hold := int32(holdSeconds)
-	return c.WaitForUpdates(ctx, version, &types.WaitOptions{MaxWaitSeconds: &hold})
+	answer, err := methods.WaitForUpdatesEx(ctx, c, &types.WaitForUpdatesEx{This: from.Reference(), Version: version, Options: &types.WaitOptions{MaxWaitSeconds: &hold}})
+	if err != nil {
+		return nil, err
+	}
+	return answer.Returnval, nil
 }

@@ -2,6 +2,7 @@ package stock
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"encoding/xml"
 	"errors"
@@ -176,7 +177,10 @@ func (c call) ask(method string, out any, params ...any) error {
 	if err != nil {
 		return err
 	}
-	client := http.Client{Transport: &http.Transport{DisableKeepAlives: true, Dial: func(string, string) (net.Conn, error) { return net.Dial("unix", os.Getenv(envXAPI)) }}}
+	client := http.Client{Transport: &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		var d net.Dialer
+		return d.DialContext(ctx, "unix", os.Getenv(envXAPI))
+	}}}
 	resp, err := client.Post("http://localhost/jsonrpc", "application/json", bytes.NewReader(body))
 	if err != nil {
 		return err

@@ -7,6 +7,7 @@ import (
 	"iter"
 	"slices"
 
+	"github.com/ringwall/ringwall/core"
 	"github.com/ringwall/ringwall/drivers/internal/kernel/nl"
 	"golang.org/x/sys/unix"
 )
@@ -68,6 +69,9 @@ func (t *Table) Entries(ctx context.Context, f Filter) iter.Seq2[Entry, error] {
 			return
 		}
 		defer c.Close()
+		if n, err := entries(ctx, c); err == nil && n == 0 {
+			return
+		}
 		for m, err := range c.Dump(ctx, f.request()) {
 			if err != nil {
 				yield(Entry{}, fmt.Errorf("list connection tracking entries: %w", err))
@@ -78,6 +82,24 @@ func (t *Table) Entries(ctx context.Context, f Filter) iter.Seq2[Entry, error] {
 			}
 		}
 	}
+}
+
+// entries counts those of the namespace. A dump walks over the buckets of all
+// namespaces, a quarter of a million on a host with memory, and takes
+// milliseconds to show that there is nothing; this takes microseconds.
+func entries(ctx context.Context, c *nl.Conn) (n uint32, err error) {
+	counted := false
+	err = c.Get(ctx, nl.Request{Type: ctStats, Body: header(unix.AF_UNSPEC)}, func(m nl.Message) {
+		for t, v := range nl.Attrs(m.Body(nfgenmsgLen)) {
+			if t == ctaStatsGlobalEntries {
+				n, counted = v.BigUint32(), true
+			}
+		}
+	})
+	if err == nil && !counted {
+		err = fmt.Errorf("count connection tracking entries: the kernel gives no number: %w", core.ErrUnsupported)
+	}
+	return n, err
 }
 
 // List is Entries in a slice.

@@ -14,6 +14,9 @@ const (
 	ctNew    = unix.NFNL_SUBSYS_CTNETLINK << 8 // IPCTNL_MSG_CT_NEW is 0
 	ctGet    = unix.NFNL_SUBSYS_CTNETLINK<<8 | 1
 	ctDelete = unix.NFNL_SUBSYS_CTNETLINK<<8 | 2
+	ctStats  = unix.NFNL_SUBSYS_CTNETLINK<<8 | 5
+
+	ctaStatsGlobalEntries = 1
 
 	ctaTupleOrig  = 1
 	ctaTupleReply = 2

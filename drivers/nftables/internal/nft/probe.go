@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"syscall"
 )
 
@@ -34,7 +35,7 @@ func (c *Conn) Probe(ctx context.Context, t *Table) error {
 	end := tx.describe(len(tx.msgs)-1, 0)
 	for i, e := range refused {
 		if e.Object == end && errors.Is(e, syscall.ENOENT) {
-			if rest := append(refused[:i:i], refused[i+1:]...); len(rest) > 0 {
+			if rest := slices.Concat(refused[:i], refused[i+1:]); len(rest) > 0 {
 				return rest
 			}
 			return nil
