@@ -2,7 +2,6 @@ package iptables
 
 import (
 	"context"
-	"fmt"
 	"os"
 	"slices"
 	"strings"
@@ -25,7 +24,7 @@ func (b *Backend) Preflight(ctx context.Context) ([]core.Check, error) {
 	if b.enforced != nil {
 		managed = b.enforced.ruleset.Options.ManagesBridge
 	}
-	return []core.Check{b.checkVariant(ctx), b.checkSets(ctx), checkNetfilter(), checkSpanningTree(now, managed)}, nil
+	return []core.Check{b.checkVariant(ctx), b.checkSets(ctx), checkNetfilter(), checkSpanningTree(now, managed, b.guards.failed)}, nil
 }
 
 func (b *Backend) checkVariant(ctx context.Context) core.Check {
@@ -57,22 +56,23 @@ func checkNetfilter() core.Check {
 	return c
 }
 
-// checkSpanningTree: frames to 01:80:c2:00:00:0X meet no hook that ebtables has,
-// so that a VM can speak STP with a bridge that does.
-func checkSpanningTree(s links.Snapshot, managed func(string) bool) core.Check {
-	c := core.Check{Name: "spanning-tree", Summary: "no managed bridge speaks STP"}
+// checkSpanningTree: frames to 01:80:c2:00:00:0X meet no hook that ebtables has.
+// Where the ports could not be guarded against them, a VM can speak STP with a
+// bridge that does.
+func checkSpanningTree(s links.Snapshot, managed func(string) bool, unguarded error) core.Check {
+	c := core.Check{Name: "spanning-tree", Summary: "no VM can speak STP with a managed bridge"}
 	var speaking []string
 	for name, br := range s.Bridges {
 		if br.STP && managed(name) {
 			speaking = append(speaking, name)
 		}
 	}
-	if len(speaking) == 0 {
+	if len(speaking) == 0 || unguarded == nil {
 		return c
 	}
 	slices.Sort(speaking)
-	c.Status, c.Summary = core.StatusWarning, "a VM can speak STP with "+strings.Join(speaking, ", ")+": neither ebtables nor iptables see its frames"
-	c.Evidence = fmt.Sprintf("stp is on for %s", strings.Join(speaking, ", "))
-	c.Fix = "ip link set " + speaking[0] + " type bridge stp_state 0, or bridge link set dev <each VM port> guard on, or the nftables driver"
+	c.Status, c.Summary = core.StatusWarning, "a VM can speak STP with "+strings.Join(speaking, ", ")+": its port is not guarded"
+	c.Evidence = unguarded.Error()
+	c.Fix = "use a kernel with CONFIG_NF_TABLES_NETDEV; or ip link set " + speaking[0] + " type bridge stp_state 0, or bridge link set dev <each VM port> guard on"
 	return c
 }
