@@ -30,11 +30,11 @@ func (r *rig) allowedPorts() map[string]string {
 
 func port(n int) string { return fmt.Sprintf("I:tcp;%d;%d;0.0.0.0/0,NEXT;", n, n) }
 
-// TestConcurrentCalls: two hundred calls for different VMs at once, then ten
+// TestConcurrentCalls: calls for two hundred different VMs at once, then ten
 // for one; none is lost, and what is told agrees with what is in force.
 func TestConcurrentCalls(t *testing.T) {
 	r := newRig(t, rigOptions{})
-	const vms = 40
+	const vms = 200
 	guests := make([]*guest, vms)
 	for i := range guests {
 		guests[i] = r.boot(i+1, 1)
@@ -52,8 +52,8 @@ func TestConcurrentCalls(t *testing.T) {
 		at(g.defaults(0)...)
 	}
 	all.Wait()
-	for _, g := range guests { // five for each VM: 200 in all
-		for seq := range 5 {
+	for _, g := range guests {
+		for seq := range 2 {
 			at(g.rules(10+seq, port(1000+10+seq))...)
 		}
 	}
@@ -66,7 +66,7 @@ func TestConcurrentCalls(t *testing.T) {
 	var probes []probe
 	for _, g := range guests {
 		seq := logs[g.name]
-		if len(seq) != 2 || seq < "10" || seq > "14" || ports[g.name] != "10"+seq {
+		if len(seq) != 2 || seq < "10" || seq > "11" || ports[g.name] != "10"+seq {
 			t.Errorf("%s: number %s, port %s", g.name, seq, ports[g.name])
 			continue
 		}

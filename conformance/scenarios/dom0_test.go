@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"github.com/ringwall/ringwall/conformance/scenarios"
+	"github.com/ringwall/ringwall/core"
 	"github.com/ringwall/ringwall/drivers/iptables"
 	"github.com/ringwall/ringwall/drivers/nftables"
 )
@@ -16,7 +17,7 @@ func TestDom0NFTables(t *testing.T) {
 }
 
 func TestDom0IPTables(t *testing.T) {
-	scenarios.Run(t, scenarios.Target{Driver: iptables.Driver()}, withoutLinkLocalCounts(dom0())...)
+	scenarios.Run(t, scenarios.Target{Driver: iptables.Driver(), Settings: core.Settings{"layout": "xenserver"}}, withoutLinkLocalCounts(dom0())...)
 }
 
 // dom0 is all of the scenarios with CERTIFY set. Without, it is those in which

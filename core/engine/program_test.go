@@ -77,6 +77,7 @@ func TestProgramOutcomes(t *testing.T) {
 		h.backend.RefuseNIC(nicKey(6), errors.New("no room"))
 		h.wantOutcomes(labelled(6, "web"), Failed)
 		h.backend.Fail(coretest.Apply, core.ErrNotReady)
+		h.backend.Fail(coretest.Sync, core.ErrNotReady) // with which a look that is due mends what Apply did not
 		if _, err := h.Program(context.Background(), labelled(7, "web")); !errors.Is(err, core.ErrNotReady) {
 			t.Errorf("no backend: %v", err)
 		}

@@ -113,6 +113,9 @@ func (f *enforcer) sweepOnce(ctx context.Context, b core.FlowBackend) (found boo
 	if err != nil {
 		return false, err
 	}
+	if len(all) == 0 {
+		return false, nil // judging makes an index of the whole ruleset first
+	}
 	revoke, restore := policy.StaleFlows(f.enforced.Ruleset, all)
 	if len(revoke)+len(restore) == 0 {
 		return false, nil

@@ -10,11 +10,11 @@
 //     A flushed table, or a bridge whose netfilter is off, closes.
 //  3. Three processes for a change, whatever its size: sets go over netlink, and
 //     each of the programs is started once.
-//  4. Chains, sets and the order of their rules are CloudStack's (kvm.go) where
+//  4. Chains, sets and the order of their rules are CloudStack's (layout) where
 //     its own verify command looks for them.
 //
-// Where what is: source.go, destination.go ebtables; sender.go, receiver.go
-// iptables and ip6tables, by the rows of docs/semantics.md; rules.go entries to
+// Where what is: guard.go the ports' own chains; source.go, destination.go
+// ebtables; sender.go, receiver.go iptables and ip6tables, by the rows of docs/semantics.md; rules.go entries to
 // rules and sets; slots.go routed packets to addresses that NICs share; names.go
 // what things are called; render.go a ruleset to objects; backend.go the
 // contract; internal/xtables, internal/ipset the objects and how they get to the
@@ -43,16 +43,17 @@ func Driver() core.BackendDriver { return driver{} }
 type driver struct{}
 
 const (
-	layoutKVM   = "kvm"
-	variantAuto = "auto"
+	layoutKVM       = "kvm"
+	layoutXenServer = "xenserver"
+	variantAuto     = "auto"
 )
 
 func (driver) Info() core.Info {
 	return core.Info{
 		Name: Name, Version: "1",
 		Settings: []core.SettingInfo{
-			{Name: "layout", Type: "string", Default: layoutKVM, Choices: []string{layoutKVM},
-				Help: "whose chain and set names to use: kvm as CloudStack's security_group.py"},
+			{Name: "layout", Type: "string", Default: layoutKVM, Choices: []string{layoutKVM, layoutXenServer},
+				Help: "whose chain and set names to use: kvm as CloudStack's security_group.py, xenserver as its vmops"},
 			{Name: "variant", Type: "string", Default: variantAuto, Choices: []string{variantAuto, string(xtables.NFT), string(xtables.Legacy)},
 				Help: "which iptables to use; auto takes what the command iptables is"},
 			{Name: "mark_mask", Type: "string", Default: "0x00ffff00",
@@ -116,7 +117,8 @@ func parseSettings(s core.Settings) (settings, error) {
 		return settings{}, err
 	}
 	m, err := newMarks(mask, flow, owner)
-	return settings{marks: m, layout: kvm{}, variant: text["variant"]}, err
+	layouts := map[string]layout{layoutKVM: kvm{}, layoutXenServer: xenserver{}}
+	return settings{marks: m, layout: layouts[text["layout"]], variant: text["variant"]}, err
 }
 
 // Open binds a backend to the network namespace of the calling thread.

@@ -92,6 +92,7 @@ func (b *Backend) replaceGuards(want map[string]guardedPort) (changed bool, err 
 	if err != nil {
 		return false, err
 	}
+	defer c.CloseLasting()
 	have, err := standingGuards(c)
 	if err != nil {
 		return false, err
@@ -124,8 +125,9 @@ func (b *Backend) replaceGuards(want map[string]guardedPort) (changed bool, err 
 	return true, nil
 }
 
+// guardConn is to be closed by CloseLasting.
 func (b *Backend) guardConn() (*nftables.Conn, error) {
-	c, err := nftables.New(nftables.WithNetNSFd(b.fd()))
+	c, err := nftables.New(nftables.WithNetNSFd(b.fd()), nftables.AsLasting())
 	if err != nil {
 		return nil, fmt.Errorf("speak to nf_tables: %w", err)
 	}
@@ -200,6 +202,7 @@ func (b *Backend) countGuards(sums map[tally]xtables.Counted) error {
 	if err != nil {
 		return err
 	}
+	defer c.CloseLasting()
 	have, err := standingGuards(c)
 	if err != nil {
 		return err
@@ -220,6 +223,7 @@ func (b *Backend) guardDrift(now links.Snapshot) ([]core.Drift, error) {
 	if err != nil {
 		return nil, err
 	}
+	defer c.CloseLasting()
 	have, err := standingGuards(c)
 	if err != nil {
 		return nil, err
@@ -240,6 +244,7 @@ func (b *Backend) removeGuards() error {
 	if err != nil {
 		return err
 	}
+	defer c.CloseLasting()
 	have, err := c.ListTablesOfFamily(guardTable.Family)
 	if err != nil {
 		return fmt.Errorf("list the tables of netdev: %w", err)

@@ -72,6 +72,9 @@ func (n names) def() string {
 	return n.base + "-def"
 }
 
+// wholeDef is that of a XenServer host: of the whole name.
+func (n names) wholeDef() string { return n.base + "-def" }
+
 func (n names) set(f core.Family) string {
 	if f == core.IPv6 {
 		return n.base + "-6"
@@ -91,7 +94,11 @@ func (n names) frame(part string) string { return n.base + "-" + part }
 
 // all are the names that a base takes up.
 func (n names) all() []string {
-	return []string{n.ingress(), n.egress(), n.def(), n.set(core.IPv6), n.pairSet()}
+	out := []string{n.ingress(), n.egress(), n.def(), n.set(core.IPv6), n.pairSet()}
+	if def := n.wholeDef(); def != n.def() {
+		out = append(out, def)
+	}
+	return out
 }
 
 // assignNames gives each NIC that is plugged in a base of its own. The order is
@@ -135,7 +142,7 @@ func compareDevices(a, b core.NICPolicy) int {
 // usable says whether a VM's name can be a chain's. Names without a dash and in
 // one case alone may be those of targets (MARK, arpreply).
 func usable(s string) bool {
-	if len(s) > maxBase || strings.HasPrefix(s, ownPrefix) || strings.HasPrefix(s, "BF-") || !strings.Contains(s, "-") {
+	if len(s) > maxBase || strings.HasPrefix(s, ownPrefix) || strings.HasPrefix(s, "BF-") || strings.HasPrefix(s, "BRIDGE-") || !strings.Contains(s, "-") {
 		return false
 	}
 	for i, c := range s {

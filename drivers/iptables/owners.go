@@ -68,9 +68,13 @@ func (o owners) ends(bridge string, mark uint32) (from, to core.NICKey) {
 	return sole(mark & o.marks.sender >> shift), sole(mark & o.marks.receiver)
 }
 
+// maxAmong bounds a list of MACs in one rule: ebtables-restore 1.8.9 takes no
+// word of more than 1,023 bytes.
+const maxAmong = 50
+
 // macsHere lists the MACs of user VMs' NICs and their pairs, as ebtables' match
-// "among" takes them.
-func macsHere(views []nicView) string {
+// "among" takes them, cut into as many lists as it needs.
+func macsHere(views []nicView) (lists []string) {
 	all := map[string]bool{}
 	for _, v := range views {
 		if !v.system() {
@@ -79,5 +83,8 @@ func macsHere(views []nicView) string {
 			}
 		}
 	}
-	return strings.Join(slices.Sorted(maps.Keys(all)), ",")
+	for macs := range slices.Chunk(slices.Sorted(maps.Keys(all)), maxAmong) {
+		lists = append(lists, strings.Join(macs, ","))
+	}
+	return lists
 }

@@ -60,14 +60,18 @@ func checkNetfilter() core.Check {
 // Where the ports could not be guarded against them, a VM can speak STP with a
 // bridge that does.
 func checkSpanningTree(s links.Snapshot, managed func(string) bool, unguarded error) core.Check {
-	c := core.Check{Name: "spanning-tree", Summary: "no VM can speak STP with a managed bridge"}
+	c := core.Check{Name: "spanning-tree", Summary: "no managed bridge speaks STP"}
 	var speaking []string
 	for name, br := range s.Bridges {
 		if br.STP && managed(name) {
 			speaking = append(speaking, name)
 		}
 	}
-	if len(speaking) == 0 || unguarded == nil {
+	switch {
+	case len(speaking) == 0:
+		return c
+	case unguarded == nil:
+		c.Summary = "bridges speak STP, and no VM's port that is under management lets it in"
 		return c
 	}
 	slices.Sort(speaking)

@@ -115,7 +115,7 @@ func (r renderer) frames(state xtables.State, o core.Options, views []nicView, s
 		nat.Add(chainBefore, rule(frameTo(b.mac), frameMark(m.home, "CONTINUE")))
 	}
 	filter.Set(chainForward, nil, rule(frameUnmark(m.home)))
-	if macs := macsHere(views); macs != "" {
+	for _, macs := range macsHere(views) {
 		filter.Add(chainForward, rule(opt("--among-dst", macs), frameMark(m.home, "CONTINUE")))
 	}
 	filter.Set(chainInput, nil)

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"maps"
 	"slices"
-	"strings"
 
 	"github.com/ringwall/ringwall/core"
 	"github.com/ringwall/ringwall/drivers/iptables/internal/ipset"
@@ -157,16 +156,13 @@ func (w *writer) run(ctx context.Context, c change) error {
 	return w.b.sets.WriteNote(ctx, noteSet, fingerprint)
 }
 
-// narrowSets makes new sets and takes members out of the others.
+// narrowSets makes new sets and takes members out of the others. What stands
+// under a new one's name is of another kind, or is left over from before, when
+// it could not be destroyed.
 func (w *writer) narrowSets(ctx context.Context, sets ipset.Change, want ipset.Sets) error {
-	if len(sets.Rebuild) > 0 {
-		if err := w.b.sets.Destroy(ctx, sets.Rebuild); err != nil {
-			return fmt.Errorf("a set of another type stands in the way (remove the rules that name it, then: ipset destroy %s): %w",
-				strings.Join(sets.Rebuild, "; ipset destroy "), err)
-		}
-	}
+	inTheWay := w.b.sets.Destroy(ctx, slices.Sorted(maps.Keys(sets.Create)))
 	if err := w.b.sets.Create(ctx, sets.Create); err != nil {
-		return err
+		return errors.Join(err, inTheWay) // the first knows whose the sets are
 	}
 	return w.b.sets.Remove(ctx, sets.Remove, want)
 }

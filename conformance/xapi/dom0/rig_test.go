@@ -119,11 +119,11 @@ func build(t *testing.T, o options) *dom0 {
   state: %[1]s/state
   socket: {path: %[1]s/s}
   hypervisor: {adapter: xenserver, run: in_process, settings: {socket: %[2]s, host: %[3]s}}
-  backend: {driver: %[4]s}
+  backend: {driver: %[4]s%[5]s}
   bridges: ["xenbr*"]
   vm_ports: ["vif*", "tap*"]
-  cloudstack: {enabled: %[5]v, files: %[1]s/cloud, log: %[1]s/log}
-`, d.dir, socket, d.xen.UUID, o.driver, o.cloudstack)
+  cloudstack: {enabled: %[6]v, files: %[1]s/cloud, log: %[1]s/log}
+`, d.dir, socket, d.xen.UUID, o.driver, map[string]string{"iptables": ", settings: {layout: xenserver}"}[o.driver], o.cloudstack)
 	labtest.Check(t, os.WriteFile(filepath.Join(d.dir, "config.yaml"), []byte(text), 0o600))
 	d.agent = exec.Command(filepath.Join(bin, "ringwalld"))
 	d.agent.Env = []string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin", "RINGWALL_CONFIG=" + filepath.Join(d.dir, "config.yaml")}

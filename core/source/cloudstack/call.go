@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 
 	"github.com/ringwall/ringwall/core"
 )
@@ -67,11 +68,17 @@ type Answer struct {
 	Exit int `json:"exit,omitempty"`
 }
 
+// Compiled when first needed: the command only passes values on, and is started
+// anew for each call.
 var (
-	vmName    = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$`)
-	vmID      = regexp.MustCompile(`^-?[0-9]{1,19}$`)
-	signature = regexp.MustCompile(`^[A-Za-z0-9_]{1,128}$`)
+	vmName    = form(`^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$`)
+	vmID      = form(`^-?[0-9]{1,19}$`)
+	signature = form(`^[A-Za-z0-9_]{1,128}$`)
 )
+
+func form(pattern string) func() *regexp.Regexp {
+	return sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(pattern) })
+}
 
 // needs names the options without which a command means nothing.
 func (c Command) needs(call Call) error {
@@ -104,14 +111,14 @@ func (c Call) check() error {
 	}
 	for _, f := range []struct {
 		name, value string
-		form        *regexp.Regexp
+		form        func() *regexp.Regexp
 		reason      string
 	}{
 		{"vmname", c.VM, vmName, "not an instance name; use letters, digits and . _ -"},
 		{"vmid", c.VMID, vmID, "not a number"},
 		{"sig", c.Signature, signature, "not a signature"},
 	} {
-		if f.value != "" && !f.form.MatchString(f.value) {
+		if f.value != "" && !f.form().MatchString(f.value) {
 			return &core.FieldError{Path: f.name, Value: clip(strconv.Quote(f.value)), Reason: f.reason}
 		}
 	}
@@ -175,7 +182,7 @@ func isUserVM(name string) bool { return strings.HasPrefix(name, "i-") }
 
 // idOf is the VM's id in its name, i-<account>-<id>-<suffix>.
 func idOf(name string) string {
-	if f := strings.Split(name, "-"); len(f) >= 3 && vmID.MatchString(f[2]) {
+	if f := strings.Split(name, "-"); len(f) >= 3 && vmID().MatchString(f[2]) {
 		return f[2]
 	}
 	return "-1"

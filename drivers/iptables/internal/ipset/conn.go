@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -116,13 +117,29 @@ func (c *Conn) elements(ctx context.Context, cmd uint16, members map[string][]ne
 	return c.run(ctx, b, nil)
 }
 
+// patience is how long a set that is about to be destroyed may still be in use:
+// nf_tables commits a transaction first, and lets go of what its rules named a
+// while later, on another thread.
+const patience, retry = time.Second, 5 * time.Millisecond
+
 // Destroy removes sets. One that is gone is no error.
 func (c *Conn) Destroy(ctx context.Context, names []string) error {
 	var b batch
 	for _, name := range names {
 		b.add(name, nil, nl.Request{Type: cmdDestroy, Body: request(name)})
 	}
-	return c.run(ctx, b, func(err error) bool { return errors.Is(err, unix.ENOENT) })
+	gone := func(err error) bool { return errors.Is(err, unix.ENOENT) }
+	for deadline := time.Now().Add(patience); ; {
+		err := c.run(ctx, b, gone)
+		if !isErrno(err, errBusy) || time.Now().After(deadline) {
+			return err
+		}
+		select {
+		case <-time.After(retry):
+		case <-ctx.Done():
+			return err
+		}
+	}
 }
 
 // note is the address under which a text is kept in a set.

@@ -67,12 +67,10 @@ type Sets map[string]*Set
 // Change is the way from one state to another, in parts that the caller puts
 // between those of the rules.
 type Change struct {
-	Create  Sets                      // new ones, to be made whole before a rule names them
+	Create  Sets                      // new ones, or of another kind than what stands; to be made whole before a rule names them
 	Remove  map[string][]netip.Prefix // from sets that stay
 	Add     map[string][]netip.Prefix // to sets that stay
 	Destroy []string                  // when no rule names them any more
-	// Rebuild are sets that stand under a wanted name and are of another kind.
-	Rebuild []string
 }
 
 // Diff finds the way from have to want.
@@ -80,11 +78,7 @@ func Diff(have, want Sets) Change {
 	c := Change{Create: Sets{}, Remove: map[string][]netip.Prefix{}, Add: map[string][]netip.Prefix{}}
 	for name, w := range want {
 		h, ok := have[name]
-		if ok && !h.sameKind(w) {
-			c.Rebuild = append(c.Rebuild, name)
-			ok = false
-		}
-		if !ok {
+		if !ok || !h.sameKind(w) {
 			c.Create[name] = w
 			continue
 		}
@@ -104,7 +98,6 @@ func Diff(have, want Sets) Change {
 			c.Destroy = append(c.Destroy, name)
 		}
 	}
-	slices.Sort(c.Rebuild)
 	return c
 }
 

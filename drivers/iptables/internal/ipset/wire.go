@@ -156,17 +156,20 @@ func (p *part) element(v nl.Value) {
 	p.members = append(p.members, netip.PrefixFrom(addr, bits))
 }
 
+// errBusy: something names the set.
+const errBusy syscall.Errno = 4100
+
 // codes are the errors of ip_set.h, above the system's own.
 var codes = map[syscall.Errno]string{
-	4097: "the kernel speaks another ipset protocol",
-	4098: "the kernel has no such set type (modprobe ip_set_hash_ip ip_set_hash_net)",
-	4099: "there are as many sets as the kernel allows (max_sets of the module ip_set)",
-	4100: "a rule still names the set",
-	4101: "a set of that name is there",
-	4102: "the sets are of different types",
-	4103: "the element is there already, or is not there",
-	4104: "not a prefix length",
-	4352: "the set is full",
+	4097:    "the kernel speaks another ipset protocol",
+	4098:    "the kernel has no such set type (modprobe ip_set_hash_ip ip_set_hash_net)",
+	4099:    "there are as many sets as the kernel allows (max_sets of the module ip_set)",
+	errBusy: "a rule still names the set",
+	4101:    "a set of that name is there",
+	4102:    "the sets are of different types",
+	4103:    "the element is there already, or is not there",
+	4104:    "not a prefix length",
+	4352:    "the set is full",
 }
 
 func explained(err error) error {
