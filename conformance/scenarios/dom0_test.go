@@ -17,7 +17,7 @@ func TestDom0NFTables(t *testing.T) {
 }
 
 func TestDom0IPTables(t *testing.T) {
-	scenarios.Run(t, scenarios.Target{Driver: iptables.Driver(), Settings: core.Settings{"layout": "xenserver"}}, withoutLinkLocalCounts(dom0())...)
+	scenarios.Run(t, scenarios.Target{Driver: iptables.Driver(), Settings: core.Settings{"layout": "xenserver"}}, dom0()...)
 }
 
 // dom0 is all of the scenarios with CERTIFY set. Without, it is those in which

@@ -19,17 +19,3 @@ func TestIPTablesLegacy(t *testing.T) {
 	all := slices.Concat(scenarios.Rules(), scenarios.SourceChecks(), scenarios.Receiving(), scenarios.Routed(), scenarios.Families())
 	scenarios.Run(t, scenarios.Target{Driver: iptables.Driver(), Settings: core.Settings{"variant": "legacy"}}, all...)
 }
-
-// withoutLinkLocalCounts asks for no counter of frames to 01:80:c2:00:00:0X,
-// which the ports' guards keep: a kernel without netdev chains has none.
-func withoutLinkLocalCounts(all []scenarios.Scenario) []scenarios.Scenario {
-	for i := range all {
-		all[i].Steps = slices.Clone(all[i].Steps)
-		for j := range all[i].Steps {
-			if all[i].Steps[j].Reason == core.ReasonLinkLocal {
-				all[i].Steps[j].Uncounted = true
-			}
-		}
-	}
-	return all
-}

@@ -33,6 +33,7 @@ type Backend struct {
 	lost     error     // why what is in force is not known any more
 	counted  counted
 	guards   guards
+	seen     tables // as last read
 	written  uint32 // nftables' generation after our last change
 	events   map[chan core.Event]bool
 }

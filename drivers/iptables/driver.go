@@ -14,11 +14,11 @@
 //     its own verify command looks for them.
 //
 // Where what is: guard.go the ports' own chains; source.go, destination.go
-// ebtables; sender.go, receiver.go iptables and ip6tables, by the rows of docs/semantics.md; rules.go entries to
-// rules and sets; slots.go routed packets to addresses that NICs share; names.go
-// what things are called; render.go a ruleset to objects; backend.go the
-// contract; internal/xtables, internal/ipset the objects and how they get to the
-// kernel.
+// ebtables; sender.go, receiver.go iptables and ip6tables, by the rows of
+// docs/semantics.md; rules.go entries to rules and sets; slots.go routed packets
+// to addresses that NICs share; names.go what things are called; render.go a
+// ruleset to objects; backend.go the contract; internal/xtables, internal/ipset
+// the objects and how they get to the kernel.
 //
 // What a reviewer should ask: which hook sees the packet that a rule relies on,
 // and what if it does not? Which mark says so at the port?

@@ -34,6 +34,9 @@ type generation struct {
 	pid  uint32
 }
 
+// missed stands for changes that were announced faster than they were read: look.
+const missed = ^uint32(0)
+
 func parseGeneration(m nl.Message) (generation, bool) {
 	if m.Type != newGeneration {
 		return generation{}, false
@@ -128,7 +131,7 @@ func (b *Backend) notice(ctx context.Context, changes <-chan generation) {
 func (b *Backend) look(ctx context.Context, g generation) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if b.enforced == nil || b.tools.IP == xtables.NFT && (g.id == 0 || g.id == b.written) {
+	if b.enforced == nil || b.tools.IP == xtables.NFT && (g.id == 0 || g.id != missed && b.generationNow(ctx) == b.written) {
 		return
 	}
 	o, err := b.observe(ctx)
@@ -163,7 +166,7 @@ func (b *Backend) announcements(ctx context.Context) (<-chan generation, error) 
 				ok := false
 				switch {
 				case errors.Is(err, unix.ENOBUFS), errors.Is(err, unix.EMSGSIZE):
-					g, ok = generation{id: ^uint32(0)}, true // something was missed: look
+					g, ok = generation{id: missed}, true
 				case err != nil:
 					return
 				default:

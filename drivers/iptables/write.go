@@ -20,17 +20,41 @@ type found struct {
 	note    string        // the fingerprint kept there, if any
 }
 
-// read reads everything back: three processes, and one dump of the sets.
-func (b *Backend) read(ctx context.Context, want objects) (found, error) {
-	f := found{read: xtables.State{}}
+// tables is what the kernel's tables were in one of nftables' generations.
+type tables struct {
+	generation uint32
+	state      xtables.State // never changed once it is here
+}
+
+// readTables reads all tables, with three processes, unless nobody has changed
+// any since the last time: the nft variants have a number for that, legacy none.
+func (b *Backend) readTables(ctx context.Context) (xtables.State, error) {
+	generation := b.generationNow(ctx)
+	if b.tools.IP == xtables.NFT && generation != 0 && b.seen.generation == generation {
+		return b.seen.state, nil
+	}
+	b.seen = tables{}
+	state := xtables.State{}
 	for _, family := range xtables.Families {
 		s, _, err := b.tools.Read(ctx, family)
 		if err != nil {
-			return found{}, fmt.Errorf("read back the rules: %w", err)
+			return nil, fmt.Errorf("read back the rules: %w", err)
 		}
-		maps.Copy(f.read, s)
+		maps.Copy(state, s)
 	}
+	if b.generationNow(ctx) == generation {
+		b.seen = tables{generation, state}
+	}
+	return state, nil
+}
+
+// read reads everything back: the tables, and one dump of the sets.
+func (b *Backend) read(ctx context.Context, want objects) (found, error) {
+	var f found
 	var err error
+	if f.read, err = b.readTables(ctx); err != nil {
+		return found{}, err
+	}
 	if f.sets, err = b.sets.List(ctx); err != nil {
 		return found{}, err
 	}
@@ -85,8 +109,9 @@ type change struct {
 // write makes a change. When a part of it is refused, what was done is undone.
 func (b *Backend) write(ctx context.Context, c change) error {
 	w := writer{b: b, now: objects{rules: maps.Clone(c.have.rules), sets: c.have.sets}, read: c.read}
+	// The last part of a change is the ports' guard, or the undoing.
+	defer func() { b.written = b.generationNow(context.WithoutCancel(ctx)) }()
 	err := w.run(ctx, c)
-	b.written = b.generationNow(ctx)
 	if err == nil {
 		b.enforced, b.lost = c.want, nil
 		b.counted.forget(c.want)
