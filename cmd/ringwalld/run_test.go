@@ -1,44 +1,25 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"net"
 	"os"
 	"path/filepath"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
 
 	"github.com/ringwall/ringwall/cmd/internal/agenttest"
+	"github.com/ringwall/ringwall/conformance/lab/programs"
 	"github.com/ringwall/ringwall/core/api"
 	"github.com/ringwall/ringwall/core/coretest"
 )
 
-// log is a buffer that the agent writes while a test reads.
-type log struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (l *log) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.Write(p)
-}
-
-func (l *log) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.String()
-}
-
 // daemon is a ringwalld that runs on a host in memory.
 type daemon struct {
-	log    *log
+	log    *programs.Log
 	reload chan os.Signal
 	notify *net.UnixConn
 	stop   context.CancelFunc
@@ -54,7 +35,7 @@ func start(t *testing.T, h *agenttest.Host) *daemon {
 	}
 	t.Cleanup(func() { conn.Close() })
 	ctx, cancel := context.WithCancel(context.Background())
-	d := &daemon{log: &log{}, reload: make(chan os.Signal, 1), notify: conn, stop: cancel, code: make(chan int, 1)}
+	d := &daemon{log: &programs.Log{}, reload: make(chan os.Signal, 1), notify: conn, stop: cancel, code: make(chan int, 1)}
 	go func() {
 		d.code <- run(ctx, process{args: []string{"--config", h.Config()}, environ: []string{"NOTIFY_SOCKET=" + path}, stdout: d.log, stderr: d.log,
 			reload: d.reload, registry: h.Registry(), timing: agenttest.Timing})
@@ -207,7 +188,7 @@ func TestHangup(t *testing.T) {
 func TestRefusals(t *testing.T) {
 	h := newHost(t)
 	try := func(args ...string) (int, string) {
-		l := &log{}
+		l := &programs.Log{}
 		ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 		defer cancel()
 		code := run(ctx, process{args: args, stdout: l, stderr: l, registry: h.Registry(), timing: agenttest.Timing})
@@ -251,7 +232,7 @@ func TestRefusals(t *testing.T) {
 func TestTwice(t *testing.T) {
 	h := newHost(t)
 	d := start(t, h)
-	l := &log{}
+	l := &programs.Log{}
 	code := run(t.Context(), process{args: []string{"--config", h.Config()}, stdout: l, stderr: l, registry: h.Registry(), timing: agenttest.Timing, lockWait: 100 * time.Millisecond})
 	if code != exitFailure || !strings.Contains(l.String(), "is held by pid") {
 		t.Errorf("exit %d:\n%s", code, l)
@@ -263,7 +244,7 @@ func TestTwice(t *testing.T) {
 func TestBootClosed(t *testing.T) {
 	h := newHost(t)
 	boot := func() string {
-		var out log
+		var out programs.Log
 		if code := run(t.Context(), process{args: []string{"--config", h.Config(), "--boot-closed"}, stdout: &out, stderr: &out, registry: h.Registry()}); code != exitOK {
 			t.Fatalf("exit %d: %s", code, &out)
 		}

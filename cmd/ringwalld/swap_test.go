@@ -17,6 +17,7 @@ import (
 	"github.com/ringwall/ringwall/cmd/internal/agent"
 	"github.com/ringwall/ringwall/conformance/lab"
 	"github.com/ringwall/ringwall/conformance/lab/labtest"
+	"github.com/ringwall/ringwall/conformance/lab/programs"
 	"github.com/ringwall/ringwall/core"
 	"github.com/ringwall/ringwall/core/api"
 	"github.com/ringwall/ringwall/core/coretest"
@@ -117,7 +118,7 @@ func swapUnderFlood(t *testing.T, other string) {
 		labtest.Check(t, os.WriteFile(path, fmt.Appendf(nil, swapConfig, dir, driver), 0o600))
 	}
 	write("nftables")
-	var said log
+	var said programs.Log
 	cmd := exec.Command(os.Args[0])
 	cmd.Env = []string{agentEnv + "=" + path, "PATH=/usr/sbin:/usr/bin:/sbin:/bin"}
 	cmd.Stderr = &said

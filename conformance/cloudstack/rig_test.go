@@ -20,30 +20,21 @@ import (
 	"github.com/ringwall/ringwall/conformance/lab"
 	"github.com/ringwall/ringwall/conformance/lab/frame"
 	"github.com/ringwall/ringwall/conformance/lab/labtest"
+	"github.com/ringwall/ringwall/conformance/lab/programs"
 	"github.com/ringwall/ringwall/core"
 )
 
 func TestMain(m *testing.M) {
 	code := labtest.Main(m)
-	if dir, err := programs(); err == nil {
+	if dir, err := built(); err == nil {
 		os.RemoveAll(dir)
 	}
 	os.Exit(code)
 }
 
-// programs builds the agent and the command, once, and gives their folder.
-var programs = sync.OnceValues(func() (string, error) {
-	dir, err := os.MkdirTemp("", "ringwall-programs-")
-	if err != nil {
-		return "", err
-	}
-	const module = "github.com/ringwall/ringwall/cmd/"
-	cmd := exec.Command("go", "build", "-o", dir+"/", module+"ringwalld", module+"ringwall", module+"security_group")
-	cmd.Env = append(os.Environ(), "GOFLAGS=-buildvcs=false", "CGO_ENABLED=0")
-	if out, err := cmd.CombinedOutput(); err != nil {
-		return dir, fmt.Errorf("build: %w\n%s", err, out)
-	}
-	return dir, nil
+// built are the agent and the commands.
+var built = sync.OnceValues(func() (string, error) {
+	return programs.Build("cmd/ringwalld", "cmd/ringwall", "cmd/security_group")
 })
 
 // account is in every VM's name: names of namespaces are the whole machine's.
@@ -73,7 +64,7 @@ type rigOptions struct {
 
 func newRig(t testing.TB, o rigOptions) *rig {
 	t.Helper()
-	bin, err := programs()
+	bin, err := built()
 	labtest.Check(t, err)
 	r := &rig{t: t, host: labtest.New(t, lab.Options{}), dir: t.TempDir(), bin: bin, down: map[*lab.Station]bool{}}
 	r.host.AddBridge(lab.BridgeSpec{Name: "cloudbr0", MAC: core.MAC{2, 0, 0, 0, 0, 0xfe}, Addresses: prefixes("10.1.0.254/16", "fd00::fe/64")})

@@ -5,7 +5,6 @@ import (
 	"os"
 	"os/exec"
 	"os/signal"
-	"path/filepath"
 	"runtime"
 	"syscall"
 	"testing"
@@ -13,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/ringwall/ringwall/conformance/lab/labtest"
+	"github.com/ringwall/ringwall/conformance/lab/programs"
 )
 
 // inside tells the second start of the test binary from the first; bin is the
@@ -39,16 +39,11 @@ func TestMain(m *testing.M) {
 }
 
 func alone() (code int, err error) {
-	bin, err := os.MkdirTemp("", "ringwall-bin-")
+	bin, err := programs.Build("cmd/ringwalld", "cmd/ringwall", "plugins/ringwall-plugin-netns", "plugins/ringwall-plugin-nftables")
 	if err != nil {
 		return 1, err
 	}
 	defer os.RemoveAll(bin)
-	build := exec.Command("go", "build", "-o", bin+string(filepath.Separator), "github.com/ringwall/ringwall/cmd/ringwalld", "github.com/ringwall/ringwall/cmd/ringwall",
-		"github.com/ringwall/ringwall/plugins/ringwall-plugin-netns", "github.com/ringwall/ringwall/plugins/ringwall-plugin-nftables")
-	if out, err := build.CombinedOutput(); err != nil {
-		return 1, fmt.Errorf("build the programs: %w\n%s", err, out)
-	}
 	cmd := exec.Command("/proc/self/exe", os.Args[1:]...)
 	cmd.Env = append(os.Environ(), inside+"="+bin)
 	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr

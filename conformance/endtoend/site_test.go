@@ -11,7 +11,6 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -20,6 +19,7 @@ import (
 
 	"github.com/ringwall/ringwall/conformance/lab"
 	"github.com/ringwall/ringwall/conformance/lab/labtest"
+	"github.com/ringwall/ringwall/conformance/lab/programs"
 	"github.com/ringwall/ringwall/core"
 )
 
@@ -48,25 +48,7 @@ type site struct {
 	bin    string
 	config string
 	agent  *exec.Cmd
-	log    output
-}
-
-// output is a buffer that a process writes while a test reads.
-type output struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (o *output) Write(p []byte) (int, error) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return o.b.Write(p)
-}
-
-func (o *output) String() string {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return o.b.String()
+	log    programs.Log
 }
 
 const configText = `defaults:

@@ -1,7 +1,6 @@
 package enforcement
 
 import (
-	"bytes"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -20,6 +19,7 @@ import (
 	"github.com/ringwall/ringwall/conformance/guests/probe"
 	"github.com/ringwall/ringwall/conformance/lab"
 	"github.com/ringwall/ringwall/conformance/lab/labtest"
+	"github.com/ringwall/ringwall/conformance/lab/programs"
 	"github.com/ringwall/ringwall/core"
 	"github.com/ringwall/ringwall/core/api"
 	"github.com/ringwall/ringwall/core/engine"
@@ -39,7 +39,7 @@ type site struct {
 	daemon *guests.Libvirtd
 	bin    string // folder of the programs
 	agent  *exec.Cmd
-	log    log
+	log    programs.Log
 	api    *api.Client
 }
 
@@ -252,22 +252,4 @@ func (s *site) rules() string {
 		return err
 	}))
 	return string(out)
-}
-
-// log is a buffer that the agent writes while a test reads.
-type log struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (l *log) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.Write(p)
-}
-
-func (l *log) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.String()
 }

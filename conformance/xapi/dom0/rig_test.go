@@ -17,6 +17,7 @@ import (
 	"github.com/ringwall/ringwall/conformance/lab"
 	"github.com/ringwall/ringwall/conformance/lab/frame"
 	"github.com/ringwall/ringwall/conformance/lab/labtest"
+	"github.com/ringwall/ringwall/conformance/lab/programs"
 	sim "github.com/ringwall/ringwall/conformance/xapi"
 	"github.com/ringwall/ringwall/core"
 	"github.com/ringwall/ringwall/hypervisors/xenserver/xapi"
@@ -24,23 +25,18 @@ import (
 
 func TestMain(m *testing.M) {
 	code := labtest.Main(m)
-	if dir, err := programs(); err == nil {
+	if dir, err := built(); err == nil {
 		os.RemoveAll(dir)
 	}
 	os.Exit(code)
 }
 
-// programs builds the agent and the plugin, once, and gives their folder.
-var programs = sync.OnceValues(func() (string, error) {
-	dir, err := os.MkdirTemp("", "ringwall-programs-")
+// built are the agent, the command and the plugin that XAPI runs, under both its
+// names.
+var built = sync.OnceValues(func() (string, error) {
+	dir, err := programs.Build("cmd/ringwalld", "cmd/ringwall", "cmd/vmops")
 	if err != nil {
 		return "", err
-	}
-	const module = "github.com/ringwall/ringwall/cmd/"
-	cmd := exec.Command("go", "build", "-o", dir+"/", module+"ringwalld", module+"ringwall", module+"vmops")
-	cmd.Env = append(os.Environ(), "GOFLAGS=-buildvcs=false", "CGO_ENABLED=0")
-	if out, err := cmd.CombinedOutput(); err != nil {
-		return dir, fmt.Errorf("build: %w\n%s", err, out)
 	}
 	return dir, os.Symlink("vmops", filepath.Join(dir, "setup-vif-rules"))
 })
@@ -86,7 +82,7 @@ func build(t *testing.T, o options) *dom0 {
 	if o.name == "" {
 		o.name = "xen1"
 	}
-	bin, err := programs()
+	bin, err := built()
 	labtest.Check(t, err)
 	d := &dom0{t: t, bin: bin, pool: o.pool, network: o.network, host: labtest.New(t, lab.Options{Name: o.name}), gone: map[*lab.Station]bool{}}
 	if d.dir, err = os.MkdirTemp("", "dom0-"); err != nil { // a unix socket's path must be short
