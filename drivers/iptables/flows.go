@@ -62,13 +62,6 @@ func (b *Backend) eachFlow(ctx context.Context, visit func(core.Flow, conntrack.
 			continue
 		}
 		f := entry.Flow()
-		if entry.Status.Has(conntrack.DestNAT) {
-			// Both ends were asked about the packet as translated.
-			f.Dst = entry.Reply.Src
-			if !f.Protocol.IsICMP() {
-				f.DstPort = entry.Reply.SrcPort
-			}
-		}
 		f.Bridge = bridge
 		if ends.any {
 			f.From, f.To = ends.byMAC.ends(bridge, entry.Mark)
@@ -80,41 +73,9 @@ func (b *Backend) eachFlow(ctx context.Context, visit func(core.Flow, conntrack.
 	return nil
 }
 
-// RevokeFlows sets or clears the revoked bit of the flows' conntrack marks. A
-// deleted entry would not end a flow: the other end's next packet makes a new
-// one. The bit and the zones are those of the nftables driver by default, so that
-// what is revoked stays so when one driver follows the other.
+// RevokeFlows sets or clears the revoked bit of the flows' conntrack marks. The
+// bit and the zones are those of the nftables driver by default, so that what is
+// revoked stays so when one driver follows the other.
 func (b *Backend) RevokeFlows(ctx context.Context, revoke, restore []core.Flow) (int, error) {
-	want := make(map[core.Flow]bool, len(revoke)+len(restore))
-	key := func(f core.Flow) core.Flow {
-		f.Revoked, f.From, f.To = false, core.NICKey{}, core.NICKey{}
-		return f
-	}
-	for _, f := range revoke {
-		want[key(f)] = true
-	}
-	for _, f := range restore {
-		want[key(f)] = false
-	}
-	var mark, clear []conntrack.Entry
-	err := b.eachFlow(ctx, func(f core.Flow, e conntrack.Entry) {
-		revoked, asked := want[key(f)]
-		switch {
-		case !asked || revoked == f.Revoked:
-		case revoked:
-			mark = append(mark, e)
-		default:
-			clear = append(clear, e)
-		}
-	})
-	if err != nil {
-		return 0, err
-	}
-	bit := b.settings.marks.revoked
-	n, err := b.flows.SetMark(ctx, mark, conntrack.Mark{Value: bit, Mask: bit})
-	if err != nil {
-		return n, err
-	}
-	m, err := b.flows.SetMark(ctx, clear, conntrack.Mark{Mask: bit})
-	return n + m, err
+	return b.flows.Revoke(ctx, conntrack.Revocation{Revoke: revoke, Restore: restore, Bit: b.settings.marks.revoked, Each: b.eachFlow})
 }

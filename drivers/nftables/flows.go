@@ -49,13 +49,6 @@ func (b *Backend) eachFlow(ctx context.Context, visit func(core.Flow, conntrack.
 			continue
 		}
 		f := e.Flow()
-		if e.Status.Has(conntrack.DestNAT) {
-			// Both ends were asked about the packet as translated.
-			f.Dst = e.Reply.Src
-			if !f.Protocol.IsICMP() {
-				f.DstPort = e.Reply.SrcPort
-			}
-		}
 		if e.Status.Has(conntrack.SourceNAT) && !ours[e.Orig.Src] && ours[f.Dst] {
 			// The receiver was shown the translated source. A sender that is a NIC
 			// was asked about the other one, and there is room for one only.
@@ -73,42 +66,7 @@ func (b *Backend) eachFlow(ctx context.Context, visit func(core.Flow, conntrack.
 	return nil
 }
 
-// RevokeFlows sets or clears the revoked bit of the flows' conntrack marks. A
-// deleted entry would not end a flow: the other end's next packet makes a new
-// one.
+// RevokeFlows sets or clears the revoked bit of the flows' conntrack marks.
 func (b *Backend) RevokeFlows(ctx context.Context, revoke, restore []core.Flow) (int, error) {
-	want := make(map[core.Flow]bool, len(revoke)+len(restore))
-	key := func(f core.Flow) core.Flow {
-		f.Revoked, f.From, f.To = false, core.NICKey{}, core.NICKey{}
-		return f
-	}
-	for _, f := range revoke {
-		want[key(f)] = true
-	}
-	for _, f := range restore {
-		want[key(f)] = false
-	}
-	var mark, clear []conntrack.Entry
-	err := b.eachFlow(ctx, func(f core.Flow, e conntrack.Entry) {
-		if revoked, ok := want[key(f)]; ok && revoked != f.Revoked {
-			if revoked {
-				mark = append(mark, e)
-			} else {
-				clear = append(clear, e)
-			}
-		}
-	})
-	if err != nil {
-		return 0, err
-	}
-	bit := b.settings.marks.revoked()
-	n, err := b.flows.SetMark(ctx, mark, conntrack.Mark{Value: bit, Mask: bit})
-	if err != nil {
-		return n, err
-	}
-	// Given back, a flow goes on where it was, whichever end speaks next. Without
-	// its entry, the answering end's next packet would be asked as if it opened
-	// a flow the other way.
-	m, err := b.flows.SetMark(ctx, clear, conntrack.Mark{Mask: bit})
-	return n + m, err
+	return b.flows.Revoke(ctx, conntrack.Revocation{Revoke: revoke, Restore: restore, Bit: b.settings.marks.revoked(), Each: b.eachFlow})
 }

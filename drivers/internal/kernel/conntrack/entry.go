@@ -77,13 +77,21 @@ type Mark struct{ Value, Mask uint32 }
 // Matches says whether a whole mark has these bits.
 func (m Mark) Matches(mark uint32) bool { return (mark^m.Value)&m.Mask == 0 }
 
-// Flow is the entry in the model's terms. The caller knows what bridge a zone
-// is, and what a mark means.
+// Flow is the entry in the model's terms, with the destination that DNAT made:
+// both ends are asked about the packet as translated. The caller knows what
+// bridge a zone is, and what a mark means.
 func (e Entry) Flow() core.Flow {
-	return core.Flow{
+	f := core.Flow{
 		Protocol: e.Protocol, Src: e.Orig.Src, Dst: e.Orig.Dst,
 		SrcPort: e.Orig.SrcPort, DstPort: e.Orig.DstPort,
 	}
+	if e.Status.Has(DestNAT) {
+		f.Dst = e.Reply.Src
+		if !f.Protocol.IsICMP() {
+			f.DstPort = e.Reply.SrcPort
+		}
+	}
+	return f
 }
 
 func (e Entry) String() string {
